@@ -1,0 +1,38 @@
+"""Engines: what runs a network, behind one small seam.
+
+An engine knows nothing of pictures, noise or labels. It is opened from an `engines.artifact.Artifact`, offers
+``run``, ``facts`` and ``close`` (`engines.base.Engine`), and says by what it reads back from the live object
+which provider and kernels it really uses. A new engine is one new file and one row here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["ENGINES", "Entry"]
+
+
+class Entry(NamedTuple):
+    """One row.
+
+    Args:
+        target: ``module:function``, an `engines.base.OpenEngine`.
+        about: one line for ``qharness doctor``.
+        extra: the extra of qharness that installs what the module imports.
+        certify: ``module:function``, an `engines.certificate.Certify`: proves which kernels ran.
+    """
+
+    target: str
+    about: str
+    extra: str
+    certify: str
+
+
+ENGINES = {
+    "ort-cpu": Entry(
+        "engines.ort:open_cpu",
+        "ONNX Runtime on the CPU; integer kernels of MLAS",
+        "cpu",
+        "engines.ort_certificate:certify_cpu",
+    ),
+}

@@ -1,0 +1,141 @@
+"""Multiply-accumulates of every layer of an ONNX graph, and how each layer is quantised in the file.
+
+Layers are weighted by multiply-accumulates, not counted: a first convolution left in float is one layer of
+fifty, and may be a fifth of the work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+# Operators whose work is multiply-accumulates; all others are counted as none.
+MAC_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits")
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer as the file describes it.
+
+    Args:
+        name: the node's name, or its first output where it has none.
+        operator: its ONNX operator.
+        macs: multiply-accumulates for one picture.
+        activation: type before the DequantizeLinear that feeds it ("uint8"), or "float".
+        weight: the same for its weight ("int8", "int4", ...).
+        output: "quantised" when a QuantizeLinear reads the output; "Relu" or "Clip" when one of those stands
+            between; else "float".
+        shared_input: whether its quantised activation has other readers too.
+    """
+
+    name: str
+    operator: str
+    macs: int
+    activation: str
+    weight: str
+    output: str
+    shared_input: bool
+
+
+def macs_of(operator: str, inputs: Sequence[Shape | None], output: Shape) -> int:
+    """Multiply-accumulates of one node for one picture (the batch, the output's first axis, is left out).
+
+    Args:
+        operator: one of `MAC_OPERATORS`.
+        inputs: shapes of activation and weight.
+        output: shape of the output.
+
+    >>> macs_of("Conv", [(1, 3, 224, 224), (64, 3, 7, 7)], (1, 64, 112, 112))
+    118013952
+    """
+    activation, weight = inputs[0], inputs[1]
+    per_picture = math.prod(output[1:])
+    if operator == "Conv":
+        return per_picture * math.prod((weight or ())[1:])
+    if operator == "ConvTranspose":
+        return math.prod((activation or ())[1:]) * math.prod((weight or ())[1:])
+    reduced = (activation or (0,))[-1]
+    return per_picture * reduced
+
+
+def layers_from_onnx(path: Path) -> tuple[Layer, ...]:
+    """Every layer that multiplies and accumulates, in the order of the graph."""
+    model = onnx.load(str(path), load_external_data=False)
+    graph = _Graph(model)
+    return tuple(graph.layer(node) for node in model.graph.node if node.op_type in MAC_OPERATORS)
+
+
+class _Graph:
+    """Look-ups in one graph with all shapes inferred for a batch of one."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        constants = {tensor.name for tensor in model.graph.initializer}
+        for value in model.graph.input:
+            if value.name not in constants and value.type.tensor_type.shape.dim:
+                value.type.tensor_type.shape.dim[0].dim_value = 1
+        # Shapes that an exporter left behind, with its own batch, would contradict the inferred ones.
+        del model.graph.value_info[:]
+        for value in model.graph.output:
+            if value.type.tensor_type.shape.dim:
+                value.type.tensor_type.shape.dim[0].dim_value = 1
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        self.shapes: dict[str, Shape] = {t.name: tuple(t.dims) for t in inferred.initializer}
+        for value in (*inferred.input, *inferred.value_info, *inferred.output):
+            self.shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        self.makers = {name: node for node in model.graph.node for name in node.output}
+        self.types: dict[str, str] = {
+            t.name: onnx.TensorProto.DataType.Name(t.data_type).lower() for t in inferred.initializer
+        }
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+        for value in inferred.output:
+            self.readers.setdefault(value.name, [])
+
+    def layer(self, node: onnx.NodeProto) -> Layer:
+        output = self.shapes.get(node.output[0], ())
+        inputs = [self.shapes.get(name) for name in node.input[:2]]
+        return Layer(
+            name=node.name or node.output[0],
+            operator=node.op_type,
+            macs=macs_of(node.op_type, inputs, output),
+            activation=self._quantised_type(node.input[0]),
+            weight="int4" if node.op_type == "MatMulNBits" else self._quantised_type(node.input[1]),
+            output=self._output(node.output[0]),
+            shared_input=self._is_shared(node.input[0]),
+        )
+
+    def _quantised_type(self, name: str) -> str:
+        dequantise = self.makers.get(name)
+        if dequantise is None or dequantise.op_type != "DequantizeLinear":
+            return "float"
+        source = dequantise.input[0]
+        if source in self.types:
+            return self.types[source]
+        # The type of a QuantizeLinear's output is that of its zero point; uint8 when it has none.
+        quantise = self.makers.get(source)
+        if quantise is None or len(quantise.input) < 3:
+            return "uint8"
+        return self.types.get(quantise.input[2], "uint8")
+
+    def _output(self, name: str) -> str:
+        readers = self.readers.get(name, [])
+        between = readers[0].op_type if len(readers) == 1 else ""
+        if between in ("Relu", "Clip"):
+            readers = self.readers.get(readers[0].output[0], [])
+        if not readers or any(reader.op_type != "QuantizeLinear" for reader in readers):
+            return "float"
+        return str(between) if between in ("Relu", "Clip") else "quantised"
+
+    def _is_shared(self, name: str) -> bool:
+        dequantise = self.makers.get(name)
+        if dequantise is None or dequantise.op_type != "DequantizeLinear":
+            return False
+        return len(self.readers.get(dequantise.input[0], [])) + len(self.readers.get(name, [])) > 2

@@ -1,0 +1,126 @@
+"""Open an ONNX file as an `Artifact`: read the graph, refuse what the harness cannot feed or score."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from engines.artifact import Artifact, ArtifactError, TensorSpec, read_sidecar, sha256_of
+
+# What may stand between a Softmax and the graph's output without changing its meaning.
+_TRANSPARENT = {"QuantizeLinear", "DequantizeLinear", "Identity", "Flatten", "Reshape", "Squeeze", "Cast"}
+
+
+def artifact_from_onnx(path: Path) -> Artifact:
+    """The artifact of an ONNX image classifier, with what its sidecar declares.
+
+    Raises:
+        ArtifactError: no such file; not ONNX; external weights missing or outside the model's folder; not one
+            float32 picture in and one row of class scores out; a sidecar that belongs to other bytes.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"there is no model file {path}")
+    model = _load(path)
+    weights = _external_files(path, model)
+    graph = model.graph
+    constants = {initializer.name for initializer in graph.initializer}
+    inputs = [_spec(value) for value in graph.input if value.name not in constants]
+    outputs = [_spec(value) for value in graph.output]
+    sidecar = read_sidecar(path)
+    digest = sha256_of(path, *weights)
+    if sidecar.get("sha256", digest) != digest:
+        raise ArtifactError(
+            f"{path} is not the file that its sidecar {path.name}.json describes (SHA-256 {digest[:12]}..., "
+            f"declared {sidecar['sha256'][:12]}...); export it again or delete the sidecar"
+        )
+    classes = sidecar.get("classes")
+    artifact = Artifact(
+        path=path,
+        format="onnx",
+        sha256=digest,
+        input=_only(path, "input", inputs, 4),
+        output=_only(path, "output", outputs, 2),
+        output_kind=sidecar.get("output_kind", _output_kind(graph)),
+        quantised=any(node.op_type == "QuantizeLinear" for node in graph.node),
+        preprocessing=tuple(sidecar["preprocessing"]) if sidecar.get("preprocessing") else None,
+        classes=None if classes is None else tuple(classes),
+        made_by=sidecar.get("made_by", {}),
+    )
+    return _checked(artifact)
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise ArtifactError(f"{path} is not an ONNX file: {error}") from error
+
+
+def _external_files(path: Path, model: onnx.ModelProto) -> list[Path]:
+    """Files with weights outside the model file. One that leads out of the folder is an attack or a mistake."""
+    folder = path.parent.resolve()
+    files: dict[str, Path] = {}
+    for tensor in model.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        file = (folder / location).resolve()
+        if folder not in file.parents:
+            raise ArtifactError(
+                f"{path}: the weights of {tensor.name!r} lie at {location!r}, outside the model's folder; "
+                f"export the model again with its weights beside it"
+            )
+        if not file.is_file():
+            raise ArtifactError(f"{path}: its weights file {location!r} is missing; put it into {path.parent}")
+        files[location] = file
+    return [files[location] for location in sorted(files)]
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type) if tensor.elem_type else None
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+    return TensorSpec(value.name, "unknown" if dtype is None else dtype.name, shape)
+
+
+def _only(path: Path, what: str, specs: list[TensorSpec], rank: int) -> TensorSpec:
+    expected = "float32 [N, 3, H, W]" if what == "input" else "float32 [N, classes]"
+    found = ", ".join(f"{spec.name} {spec.dtype} {spec.shape_text}" for spec in specs)
+    if len(specs) != 1 or len(specs[0].shape) != rank or specs[0].dtype != "float32":
+        raise ArtifactError(
+            f"{path}: expected one {what}, {expected}; got {len(specs)}: {found}. "
+            f"Export the classifier alone, with one picture in and one row of class scores out"
+        )
+    return specs[0]
+
+
+def _checked(artifact: Artifact) -> Artifact:
+    shape = artifact.input.shape
+    if 3 not in (shape[1], shape[3]):
+        raise ArtifactError(
+            f"{artifact.path}: expected three colour channels, [N, 3, H, W] or [N, H, W, 3]; "
+            f"got {artifact.input.shape_text}"
+        )
+    height, width = artifact.size
+    if height != width:
+        raise ArtifactError(f"{artifact.path}: expected a square input; got {height} x {width}")
+    if artifact.classes is not None and len(artifact.classes) != artifact.class_count:
+        raise ArtifactError(
+            f"{artifact.path}: the sidecar names {len(artifact.classes)} classes, the output has {artifact.class_count}"
+        )
+    if artifact.output.shape[0] not in (None, artifact.fixed_batch):
+        # Exporters often leave a stale batch on the output; the input decides.
+        return replace(artifact, output=replace(artifact.output, shape=(None, artifact.class_count)))
+    return artifact
+
+
+def _output_kind(graph: onnx.GraphProto) -> str:
+    """ "probabilities" when the graph ends in a Softmax, else "logits"."""
+    makers = {name: node for node in graph.node for name in node.output}
+    node = makers.get(graph.output[0].name) if graph.output else None
+    while node is not None and node.op_type in _TRANSPARENT and node.input:
+        node = makers.get(node.input[0])
+    return "probabilities" if node is not None and node.op_type == "Softmax" else "logits"

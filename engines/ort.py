@@ -1,0 +1,97 @@
+"""ONNX Runtime. The same Q/DQ file runs on integer kernels or, on request, as the arithmetic it simulates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnxruntime as ort
+
+from engines.artifact import Artifact, TensorSpec
+from engines.base import Array, EngineError, EngineOptions
+from engines.cpu import kernel_class, processor_name
+
+CPU = "CPUExecutionProvider"
+
+# ORT's exceptions have no common class of their own.
+_state = ort.capi.onnxruntime_pybind11_state
+OrtFailure = (
+    _state.EPFail,
+    _state.Fail,
+    _state.InvalidArgument,
+    _state.InvalidGraph,
+    _state.InvalidProtobuf,
+    _state.NoSuchFile,
+    _state.NotImplemented,
+    _state.RuntimeException,
+)
+
+
+def session_options(options: EngineOptions) -> ort.SessionOptions:
+    """The session options that stand for `EngineOptions`; the certificate opens its session with the same."""
+    session = ort.SessionOptions()
+    session.intra_op_num_threads = options.threads
+    session.inter_op_num_threads = 1
+    session.log_severity_level = 3
+    if not options.integer_kernels:
+        # Q/DQ pairs stay where the file has them. Only the basic optimisations run beside that: they keep the
+        # bits of the unoptimised graph, while layout optimisation changes the order of float sums, and with
+        # it which activations round up: as large a change as going to integer kernels.
+        session.add_session_config_entry("session.disable_quant_qdq", "1")
+        session.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return session
+
+
+class OrtEngine:
+    """An ONNX Runtime session on one provider."""
+
+    reentrant = True  # InferenceSession.run may be called from several threads
+
+    def __init__(self, artifact: Artifact, options: EngineOptions, provider: str) -> None:
+        self.inputs: tuple[TensorSpec, ...] = (artifact.input,)
+        self.outputs: tuple[TensorSpec, ...] = (artifact.output,)
+        self._options = options
+        self._path = artifact.path
+        try:
+            self._session: ort.InferenceSession | None = ort.InferenceSession(
+                str(artifact.path), session_options(options), providers=[provider]
+            )
+        except OrtFailure as error:
+            raise EngineError(f"ONNX Runtime {ort.__version__} cannot open {artifact.path}: {error}") from error
+        got = self._session.get_providers()
+        if got[0] != provider:
+            raise EngineError(f"asked ONNX Runtime for {provider}, got {got}: it fell back in silence")
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """See `engines.base.Engine.run`."""
+        if self._session is None:
+            raise EngineError(f"the engine of {self._path} is closed; open it again")
+        names = [spec.name for spec in self.outputs]
+        try:
+            return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        except OrtFailure as error:
+            raise EngineError(f"ONNX Runtime failed on {self._path.name}: {error}") from error
+
+    def facts(self) -> dict[str, Any]:
+        """See `engines.base.Engine.facts`."""
+        if self._session is None:
+            raise EngineError(f"the engine of {self._path} is closed; open it again")
+        live = self._session.get_session_options()
+        return {
+            "runtime": f"onnxruntime {ort.__version__}",
+            "provider": self._session.get_providers()[0],
+            "device": processor_name(),
+            "kernel_class": kernel_class(),
+            "optimisation": live.graph_optimization_level.name,
+            "threads": live.intra_op_num_threads,
+            "integer_kernels": self._options.integer_kernels,
+        }
+
+    def close(self) -> None:
+        """See `engines.base.Engine.close`."""
+        self._session = None
+
+
+def open_cpu(artifact: Artifact, options: EngineOptions) -> OrtEngine:
+    """An engine on ONNX Runtime's CPU provider."""
+    return OrtEngine(artifact, options, CPU)

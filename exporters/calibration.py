@@ -1,0 +1,148 @@
+"""Calibration: the range of every activation, measured on pictures, kept apart from any target.
+
+Ranges are measured once and can be written as Q/DQ for any target. They belong to one model, one list of
+pictures and one preprocessing, whose hashes they carry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
+from onnxruntime.quantization.calibrate import create_calibrator
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+from engines.artifact import Artifact, sha256_of
+
+Picture = npt.NDArray[np.float32]
+
+# Everything that ONNX Runtime can compute on integers, sorted: a set's order would change from run to run.
+OPERATORS = sorted({*QLinearOpsRegistry, *QDQRegistry})
+
+
+class ExportError(ValueError):
+    """A model or a calibration cannot be exported; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Ranges of activations, and what they were measured on.
+
+    Args:
+        ranges: tensor name -> (lowest, highest) value seen.
+        method: "minmax".
+        pictures: number of pictures.
+        model_sha256: of the file whose tensors these are.
+        picture_list: hash over the ids and contents of the pictures.
+        preprocessing: hash of the preprocessing that fed them.
+        made_by: tool versions.
+    """
+
+    ranges: Mapping[str, tuple[float, float]]
+    method: str
+    pictures: int
+    model_sha256: str
+    picture_list: str
+    preprocessing: str
+    made_by: Mapping[str, str]
+
+    def describe(self) -> dict[str, Any]:
+        """The calibration as JSON."""
+        return {**self.__dict__, "ranges": {name: list(pair) for name, pair in self.ranges.items()}}
+
+
+def write_calibration(calibration: Calibration, path: Path) -> None:
+    """Store a calibration."""
+    path.write_text(json.dumps(calibration.describe(), indent=1))
+
+
+def fold_constants(artifact: Artifact, path: Path) -> None:
+    """Write the model with batch norms folded into convolutions and constants computed.
+
+    A batch norm left on its own would be quantised as a layer of its own, between a convolution and the ReLU
+    that belongs to it: the convolution's integer kernel would then not be followed by an integer ReLU.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    ort.InferenceSession(str(artifact.path), options, providers=["CPUExecutionProvider"])
+
+
+def calibrate_minmax(
+    folded: Path, input_name: str, pictures: Iterable[Picture], identity: Mapping[str, str]
+) -> Calibration:
+    """The lowest and highest value of every activation over all pictures.
+
+    Args:
+        folded: the model, batch norms folded (`fold_constants`).
+        input_name: the model's input.
+        pictures: float32 [1, 3, H, W] or [1, H, W, 3], one at a time; memory does not grow with their number.
+        identity: ``picture_list`` and ``preprocessing``: hashes of what the pictures are.
+    """
+    reader = _Reader(input_name, iter(pictures))
+    with tempfile.TemporaryDirectory() as folder, quiet_quantiser():
+        calibrator = create_calibrator(
+            str(folded),
+            OPERATORS,
+            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        calibrator.collect_data(reader)
+        if not reader.count:
+            raise ExportError("calibration needs at least one picture; got none")
+        ranges = calibrator.compute_data().data
+    return Calibration(
+        ranges={
+            name: (np.asarray(data.range_value[0]).item(), np.asarray(data.range_value[1]).item())
+            for name, data in ranges.items()
+        },
+        method="minmax",
+        pictures=reader.count,
+        model_sha256=sha256_of(folded),
+        picture_list=identity["picture_list"],
+        preprocessing=identity["preprocessing"],
+        made_by={"onnxruntime": ort.__version__},
+    )
+
+
+def hash_of(*texts: str) -> str:
+    """16 hexadecimal digits over texts, in their order."""
+    return hashlib.blake2b(json.dumps(texts).encode(), digest_size=8).hexdigest()
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """ONNX Runtime's calibrators pull pictures from an object of this shape."""
+
+    def __init__(self, name: str, pictures: Iterator[Picture]) -> None:
+        self.name, self.pictures, self.count = name, pictures, 0
+
+    def get_next(self) -> dict[str, Picture] | None:
+        picture = next(self.pictures, None)
+        if picture is None:
+            return None
+        self.count += 1
+        return {self.name: picture}
+
+
+@contextlib.contextmanager
+def quiet_quantiser() -> Iterator[None]:
+    """Silence the quantiser's advice, on the root logger, to fold constants: that has been done."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,144 @@
+"""Checks: what a careful engineer would try on an engine before believing it. Results are findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.base import Engine, call
+from engines.certificate import Certificate
+from harness.plan import FP32, Finding, Plan
+from harness.prepare import Contender, certified
+from harness.preprocess import compile_tree
+from harness.registry import engine_certifier, engine_opener
+from harness.samples import Sample
+from noise.base import Pipeline
+from noise.presets import NORMALISATIONS, pipeline_from_preset
+
+PICTURES = 8
+PRESET_PICTURES = 32
+
+Batch = npt.NDArray[np.float32]
+
+
+def facts(contender: Contender) -> dict[str, Any]:
+    """What the live engine says that it is."""
+    with closing(_open(contender)) as engine:
+        return engine.facts()
+
+
+def certificates(made: Plan, contenders: Sequence[Contender]) -> dict[str, Certificate]:
+    """The integer-execution certificate of every contender that claims integer kernels."""
+    batch, _ = _batch(made.pipeline, made, PICTURES)
+    size = made.artifact.fixed_batch or 1
+    proofs = {}
+    for contender in contenders:
+        if certified(contender):
+            certify = engine_certifier(contender.engine)
+            feeds = {contender.artifact.input.name: np.resize(batch, (size, *batch.shape[1:]))}
+            proofs[contender.name] = certify(contender.artifact, contender.options, feeds)
+    return proofs
+
+
+def check_contenders(made: Plan, contenders: Sequence[Contender]) -> list[Finding]:
+    """Repeatability, independence of the batch, and outputs that are what they are declared to be."""
+    batch, _ = _batch(made.pipeline, made, PICTURES)
+    findings = []
+    for contender in contenders:
+        with closing(_open(contender)) as engine:
+            findings += _check_repeats(contender, engine, batch)
+            findings += _check_outputs(contender, engine, batch)
+    if any(finding.check == "preprocessing" for finding in made.findings):
+        findings += _check_presets(made, contenders)
+    return findings
+
+
+def _check_repeats(contender: Contender, engine: Engine, batch: Batch) -> list[Finding]:
+    fixed = contender.artifact.fixed_batch
+    once = _run(contender, engine, batch[: fixed or len(batch)])
+    again = _run(contender, engine, batch[: fixed or len(batch)])
+    if not np.array_equal(once, again):
+        worst = float(np.abs(once - again).max())
+        text = f"{contender.name} answers differently when asked twice: outputs move by up to {worst:.3g}"
+        return [Finding("repeatability", "warning", text)]
+    if fixed is None:
+        alone = np.concatenate([_run(contender, engine, one[None]) for one in batch])
+        if not np.array_equal(once, alone):
+            worst = float(np.abs(once - alone).max())
+            text = f"{contender.name} depends on the size of the batch: outputs move by up to {worst:.3g}"
+            return [Finding("batch", "warning", text)]
+    return []
+
+
+def _check_outputs(contender: Contender, engine: Engine, batch: Batch) -> list[Finding]:
+    outputs = _run(contender, engine, batch[: contender.artifact.fixed_batch or len(batch)])
+    if not np.isfinite(outputs).all():
+        return [Finding("outputs", "warning", f"{contender.name} gives numbers that are not finite on clean pictures")]
+    looks_normalised = bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-3))
+    declared = contender.artifact.output_kind
+    if looks_normalised and declared == "logits":
+        text = "outputs are positive and sum to one, but are declared as logits; margins and confidences are wrong"
+    elif not looks_normalised and declared == "probabilities":
+        text = "outputs are declared as probabilities, but do not sum to one"
+    else:
+        return []
+    hint = f'put "output_kind" into {contender.artifact.path.name}.json'
+    return [Finding("outputs", "warning", f"{contender.name}: {text}; {hint}")]
+
+
+def _check_presets(made: Plan, contenders: Sequence[Contender]) -> list[Finding]:
+    """Whether another normalisation than the assumed one fits the model far better."""
+    contender = next((each for each in contenders if each.version == FP32), contenders[0])
+    right: dict[str, int] = {}
+    with closing(_open(contender)) as engine:
+        for name in NORMALISATIONS:
+            pipeline = pipeline_from_preset(name, size=made.artifact.size[0], layout=made.artifact.layout)
+            batch, labels = _batch(pipeline, made, PRESET_PICTURES)
+            step = made.artifact.fixed_batch or 1
+            whole = len(batch) // step * step
+            answers = [_run(contender, engine, batch[at : at + step]) for at in range(0, whole, step)]
+            right[name] = int((np.concatenate(answers).argmax(axis=1) == labels[:whole]).sum())
+    best = max(right, key=lambda name: right[name])
+    if right[best] - right["imagenet"] <= PRESET_PICTURES // 8:
+        return []
+    text = (
+        f"with the preset {best!r} the model gets {right[best]} of {PRESET_PICTURES} pictures right, "
+        f"with 'imagenet', which was assumed, {right['imagenet']}; repeat with --preprocess {best}"
+    )
+    return [Finding("preset", "warning", text)]
+
+
+def _open(contender: Contender) -> Engine:
+    return engine_opener(contender.engine)(contender.artifact, contender.options)
+
+
+def _run(contender: Contender, engine: Engine, batch: Batch) -> Batch:
+    outputs: Batch = call(engine, {contender.artifact.input.name: batch}).outputs[contender.artifact.output.name]
+    return outputs
+
+
+def _batch(pipeline: Pipeline, made: Plan, count: int) -> tuple[Batch, npt.NDArray[np.int64]]:
+    """Inputs of the first ``count`` readable pictures and their labels, repeated where there are fewer.
+
+    Calibration pictures come first, so that checking costs no scored picture's surprise.
+    """
+    tree = compile_tree([pipeline])
+    inputs: list[Batch] = []
+    labels: list[int] = []
+    samples: Sequence[Sample] = (*made.calibration.samples, *made.scored.samples)
+    for sample in samples:
+        if len(inputs) == count:
+            break
+        for prepared in tree.walk(sample.read(), sample.id, made.recipe.seed):
+            if prepared.tensor is not None:
+                inputs.append(prepared.tensor)
+                labels.append(sample.label)
+    if not inputs:
+        shape = [size or 1 for size in made.artifact.input.shape[1:]]
+        inputs, labels = [np.zeros(shape, np.float32)], [0]
+    repeat = -(-count // len(inputs))
+    return np.stack((inputs * repeat)[:count]), np.array((labels * repeat)[:count])

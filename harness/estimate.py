@@ -1,0 +1,125 @@
+"""Estimate: a number with its interval, its n and its failures. Pure functions of right and wrong answers.
+
+Two intervals serve everything. Both take one number per picture, so that several conditions of the same
+picture, which are not independent, count as one observation.
+
+- An accuracy has a Wilson score interval. For the mean over several conditions the number of pictures is
+  replaced by the effective one, p (1 - p) / (s**2 / n) (Korn and Graubard, 1998); for one condition that is n.
+- A difference between two engines on the same pictures has the adjusted Wald interval for paired proportions
+  (Bonett and Price, 2012): one picture better and one worse are added before the variance is taken, so that
+  "no difference seen" keeps an honest width. For the mean over k conditions each condition gets such a pair,
+  of which the mean sees a k-th.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+CONFIDENCE = 0.95
+Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One number.
+
+    Args:
+        value: the estimate; ``None`` when nothing was measured.
+        low: lower end of the 95 % interval.
+        high: upper end.
+        n: pictures it stands on, failed ones included: a failed picture is a wrong answer.
+        failed: how many of them failed.
+        unit: "fraction" (0 to 1), "difference" (-1 to 1) or "probability".
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    failed: int
+    unit: str
+
+    def describe(self) -> dict[str, Any]:
+        """The estimate as JSON."""
+        return asdict(self)
+
+
+def proportion(values: Values, failed: int = 0) -> Estimate:
+    """The mean of one number in [0, 1] per picture, with its Wilson interval.
+
+    Args:
+        values: float64 [n]: 1 for right and 0 for wrong, or the share of right answers over conditions.
+        failed: how many pictures failed.
+    """
+    n = len(values)
+    if n == 0:
+        return Estimate(None, None, None, 0, failed, "fraction")
+    mean = float(values.mean())
+    variance = float(values.var())
+    effective = n * mean * (1 - mean) / variance if variance > 0 else float(n)
+    low, high = wilson(mean, effective)
+    return Estimate(mean, low, high, n, failed, "fraction")
+
+
+def wilson(mean: float, n: float) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a proportion seen in ``n`` trials.
+
+    >>> [round(end, 4) for end in wilson(0.5, 100)]
+    [0.4038, 0.5962]
+    """
+    centre = (mean + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(mean * (1 - mean) / n + Z**2 / (4 * n**2))
+    return max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half))
+
+
+def paired_difference(before: Values, after: Values, failed: int = 0, conditions: int = 1) -> Estimate:
+    """``after - before`` on the same pictures, with its adjusted Wald interval.
+
+    Args:
+        before: float64 [n], one number in [0, 1] per picture.
+        after: the same for the other engine, pictures in the same order.
+        failed: pictures that failed on either.
+        conditions: how many conditions each number is the mean of.
+    """
+    n = len(before)
+    if n != len(after):
+        raise ValueError(f"a paired difference needs equal lengths; got {n} and {len(after)}")
+    if n == 0:
+        return Estimate(None, None, None, 0, failed, "difference")
+    difference = after - before
+    adjusted_mean = float(difference.sum()) / (n + 2)
+    second_moment = (float((difference**2).sum()) + 2 / conditions) / (n + 2)
+    half = Z * math.sqrt(max(0.0, second_moment - adjusted_mean**2) / (n + 2))
+    low, high = max(-1.0, adjusted_mean - half), min(1.0, adjusted_mean + half)
+    return Estimate(float(difference.mean()), low, high, n, failed, "difference")
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """Two-sided mid-p value of McNemar's exact test.
+
+    Args:
+        better: pictures that only the second engine got right.
+        worse: pictures that only the first one got right.
+
+    >>> mcnemar(0, 0)
+    1.0
+    """
+    total = better + worse
+    if total == 0:
+        return 1.0
+    fewer = min(better, worse)
+    log_half = total * math.log(0.5)
+
+    def probability(k: int) -> float:
+        return math.exp(math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) + log_half)
+
+    tail = sum(probability(k) for k in range(fewer + 1))
+    return min(1.0, 2 * tail - probability(fewer))

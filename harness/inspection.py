@@ -1,0 +1,69 @@
+"""Inspection: the certificate of a model file on its own, without pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from engines.artifact import Artifact
+from engines.base import EngineOptions
+from engines.certificate import Certificate
+from engines.onnx_file import artifact_from_onnx
+from harness.errors import unknown
+from harness.registry import ENGINE_TABLE, engine_certifier
+
+SHOWN_FALLBACKS = 30
+
+
+def inspection_report(path: Path, engine: str) -> Group:
+    """Run the model once on random numbers and show which kernels ran.
+
+    Raises:
+        HarnessError, ArtifactError, EngineError: the message says what to change.
+    """
+    if engine not in ENGINE_TABLE.names():
+        raise unknown("engine", engine, ENGINE_TABLE.names())
+    artifact = artifact_from_onnx(path)
+    shape = [size or 1 for size in artifact.input.shape]
+    values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    certificate = engine_certifier(engine)(artifact, EngineOptions(), {artifact.input.name: values})
+    return Group(Text(_sentence(artifact, certificate)), _kernels(certificate), *_fallbacks(certificate))
+
+
+def _sentence(artifact: Artifact, certificate: Certificate) -> str:
+    fraction = certificate.integer_fraction
+    share = "no multiply-accumulates" if fraction is None else f"{100 * fraction:.2f} %"
+    evidence = certificate.evidence
+    return (
+        f"{artifact.path.name}: {share} of {certificate.total_macs:,} multiply-accumulates per picture ran on "
+        f"integer kernels ({evidence['runtime']}, {evidence['provider']}, {evidence['kernel_class']})"
+    )
+
+
+def _kernels(certificate: Certificate) -> Table:
+    table = Table()
+    for column in ("kernel", "fed with", "layers", "MACs"):
+        table.add_column(column, justify="left" if column in ("kernel", "fed with") else "right")
+    groups: dict[tuple[str, str], list[int]] = {}
+    for layer in certificate.layers:
+        key = (layer.kernel or "none matched", " x ".join(layer.input_types))
+        groups.setdefault(key, []).append(layer.macs)
+    for (kernel, types), macs in sorted(groups.items(), key=lambda item: -sum(item[1])):
+        table.add_row(kernel, types, str(len(macs)), f"{sum(macs):,}")
+    return table
+
+
+def _fallbacks(certificate: Certificate) -> list[Table]:
+    if not certificate.fallbacks:
+        return []
+    shown = certificate.fallbacks[:SHOWN_FALLBACKS]
+    table = Table(title=f"layers in float, largest first ({len(shown)} of {len(certificate.fallbacks)})")
+    for column in ("layer", "operator", "MACs", "reason"):
+        table.add_column(column, justify="right" if column == "MACs" else "left")
+    for layer in shown:
+        table.add_row(layer.layer, layer.operator, f"{layer.macs:,}", layer.reason or "")
+    return [table]

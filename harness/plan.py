@@ -1,0 +1,221 @@
+"""Plan: everything that can fail cheaply fails here, before the first picture.
+
+A plan is a grid: conditions (what happens to a picture) by versions (which form of the model sees it), over a
+list of samples. Making it reads the model's graph and the names of the pictures, resolves every name of the
+recipe, and runs one synthetic picture through every pipeline.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from engines.artifact import Artifact
+from engines.onnx_file import artifact_from_onnx
+from harness.errors import HarnessError, unknown
+from harness.preprocess import Tree, compile_tree
+from harness.recipe import Recipe
+from harness.registry import ENGINE_TABLE, engine_opener, noise_settings
+from harness.samples import SampleSet, samples_from_folder
+from noise.base import Pipeline, pipeline_from_json
+from noise.presets import pipeline_from_preset, preset_names
+
+# The forms in which a model runs, in the order in which losses are attributed.
+FP32, SIMULATED, INTEGER = "fp32", "simulated", "integer"
+VERSIONS = {
+    FP32: "the exported model, in floating point",
+    SIMULATED: "the Q/DQ file with integer kernels switched off: quantisation alone",
+    INTEGER: "the same Q/DQ file on integer kernels: what ships",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a reader of the report must know. ``severity`` is "note" or "warning"."""
+
+    check: str
+    severity: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One setting of one noise, and the pipeline that it makes of the artifact's own."""
+
+    noise: str
+    setting: str
+    pipeline: Pipeline
+
+    @property
+    def name(self) -> str:
+        """``NAME:SETTING``, or the bare name of a noise without settings."""
+        return f"{self.noise}:{self.setting}" if self.setting else self.noise
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The grid of one run.
+
+    Args:
+        recipe: what was asked for.
+        artifact: the model.
+        pipeline: its preprocessing without noise.
+        conditions: in the order of the report.
+        versions: pairs of engine and version, in the order of the report.
+        scored: the samples that are measured, in the order in which they are taken.
+        calibration: the samples that ranges are measured on; none of them is scored.
+        findings: what had to be assumed.
+    """
+
+    recipe: Recipe
+    artifact: Artifact
+    pipeline: Pipeline
+    conditions: tuple[Condition, ...]
+    versions: tuple[tuple[str, str], ...]
+    scored: SampleSet
+    calibration: SampleSet
+    findings: tuple[Finding, ...]
+
+    @property
+    def distinct(self) -> tuple[Condition, ...]:
+        """The conditions that differ in what they do. A swap to the step that is already there is one of two
+        names for the same thing, and is measured once.
+        """
+        return tuple({condition.pipeline.key: condition for condition in reversed(self.conditions)}.values())[::-1]
+
+    def tree(self) -> Tree:
+        """The distinct conditions as a prefix tree of steps: what they share is computed once."""
+        return compile_tree([condition.pipeline for condition in self.distinct])
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Resolve a recipe.
+
+    Raises:
+        HarnessError, ArtifactError, EngineUnavailable: the message says what to change.
+    """
+    artifact = artifact_from_onnx(Path(recipe.model))
+    pipeline, findings = _pipeline(recipe, artifact)
+    conditions = tuple(_conditions(recipe.noise, pipeline))
+    versions = tuple(_versions(recipe.engines, artifact))
+    scored, calibration = _samples(recipe, artifact, needs_calibration=_needs_calibration(versions, artifact))
+    made = Plan(recipe, artifact, pipeline, conditions, versions, scored, calibration, findings)
+    _try_pipelines(made)
+    return made
+
+
+def _pipeline(recipe: Recipe, artifact: Artifact) -> tuple[Pipeline, tuple[Finding, ...]]:
+    if recipe.preprocess:
+        if recipe.preprocess not in preset_names():
+            raise unknown("preset", recipe.preprocess, preset_names())
+        return _preset(recipe.preprocess, artifact), ()
+    if artifact.preprocessing is not None:
+        return pipeline_from_json(artifact.preprocessing), ()
+    assumed = Finding(
+        "preprocessing",
+        "warning",
+        f"{artifact.path.name} declares no preprocessing; the preset 'imagenet' was assumed. Name the right one "
+        f"with --preprocess, or write it into {artifact.path.name}.json",
+    )
+    return _preset("imagenet", artifact), (assumed,)
+
+
+def _preset(name: str, artifact: Artifact) -> Pipeline:
+    return pipeline_from_preset(name, size=artifact.size[0], layout=artifact.layout)
+
+
+def _conditions(names: Sequence[str], pipeline: Pipeline) -> Iterable[Condition]:
+    chosen: dict[str, Condition] = {}
+    for name in names:
+        noise, _, wanted = name.partition(":")
+        settings = noise_settings(noise)
+        if wanted and wanted not in settings:
+            raise unknown(f"setting of {noise!r}", wanted, settings)
+        for setting, step in settings.items():
+            if not wanted or setting == wanted:
+                changed = pipeline if step is None else pipeline.with_step(step)
+                condition = Condition(noise, setting, changed)
+                chosen.setdefault(condition.name, condition)
+    return chosen.values()
+
+
+def _versions(names: Sequence[str], artifact: Artifact) -> Iterable[tuple[str, str]]:
+    possible = [version for version in VERSIONS if version != FP32 or not artifact.quantised]
+    chosen: dict[tuple[str, str], None] = {}
+    for name in names:
+        engine, _, version = name.partition(":")
+        if engine in VERSIONS and not version:
+            raise HarnessError(f"{engine!r} is a version, not an engine; write ENGINE:{engine}")
+        if engine not in ENGINE_TABLE.names():
+            raise unknown("engine", engine, ENGINE_TABLE.names())
+        engine_opener(engine)  # a missing package is said now, not behind the calibration
+        if version and version not in VERSIONS:
+            raise unknown("version", version, VERSIONS)
+        if version and version not in possible:
+            raise HarnessError(
+                f"{artifact.path.name} is already quantised, so there is no {version} version of it; "
+                f"choose from {', '.join(possible)}"
+            )
+        chosen.update({(engine, each): None for each in possible if version in ("", each)})
+    return chosen
+
+
+def _needs_calibration(versions: Sequence[tuple[str, str]], artifact: Artifact) -> bool:
+    return not artifact.quantised and any(version != FP32 for _, version in versions)
+
+
+def _samples(recipe: Recipe, artifact: Artifact, *, needs_calibration: bool) -> tuple[SampleSet, SampleSet]:
+    """The scored samples and the calibration samples; the two never overlap."""
+    everything = samples_from_folder(Path(recipe.data), artifact, recipe.seed)
+    if not needs_calibration:
+        scored, calibration = everything.samples, SampleSet(everything.folder, ())
+    elif recipe.calibrate:
+        other = samples_from_folder(Path(recipe.calibrate), artifact, recipe.seed)
+        scored = everything.samples
+        calibration = SampleSet(other.folder, other.samples[: recipe.calibration_pictures])
+        _check_disjoint(scored, calibration)
+    else:
+        count = min(recipe.calibration_pictures, len(everything.samples) // 5)
+        if count == 0:
+            raise HarnessError(
+                f"{everything.folder} has {len(everything.samples)} pictures: too few to set some aside for "
+                f"calibration; give others with --calibrate DIR"
+            )
+        calibration = SampleSet(everything.folder, everything.samples[:count])
+        scored = everything.samples[count:]
+    return SampleSet(everything.folder, scored[: recipe.limit or None]), calibration
+
+
+def _check_disjoint(scored: Sequence[object], calibration: SampleSet) -> None:
+    paths = {sample.path.resolve() for sample in scored}  # type: ignore[attr-defined]
+    both = [sample for sample in calibration.samples if sample.path.resolve() in paths]
+    if both:
+        raise HarnessError(
+            f"{len(both)} calibration pictures would also be scored, the first is {both[0].id}; "
+            f"give another folder with --calibrate, or none to have pictures set aside"
+        )
+
+
+def _try_pipelines(made: Plan) -> None:
+    """Run one synthetic picture through every pipeline, and see that the result fits the model's input."""
+    stored = io.BytesIO()
+    Image.fromarray(np.full((375, 500, 3), 128, np.uint8)).save(stored, format="PNG")
+    for prepared in made.tree().walk(stored.getvalue(), "synthetic", made.recipe.seed):
+        name = made.distinct[prepared.condition].name
+        if prepared.error is not None:
+            raise HarnessError(f"the pipeline of {name} fails on any picture: {prepared.error}")
+        got: Any = prepared.tensor
+        spec = made.artifact.input
+        if got.dtype.name != spec.dtype or not all(
+            want in (None, have) for want, have in zip(spec.shape[1:], got.shape, strict=True)
+        ):
+            raise HarnessError(
+                f"the pipeline of {name} makes {got.dtype} {list(got.shape)}, but {made.artifact.path.name} "
+                f"expects {spec.dtype} {spec.shape_text}"
+            )

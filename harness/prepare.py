@@ -1,0 +1,137 @@
+"""Prepare: the versions of the model that a plan needs, calibrated and written once, kept in the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.artifact import Artifact, ArtifactError
+from engines.base import EngineOptions
+from engines.onnx_file import artifact_from_onnx
+from exporters.calibration import (
+    calibrate_minmax,
+    fold_constants,
+    write_calibration,
+)
+from exporters.qdq import onnx_qdq
+from harness.errors import HarnessError
+from harness.plan import FP32, INTEGER, SIMULATED, Condition, Plan
+from harness.preprocess import compile_tree
+from harness.progress import Progress
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One version of the model on one engine: a column of the report.
+
+    Args:
+        engine: row of `engines.ENGINES`.
+        version: "fp32", "simulated" or "integer".
+        artifact: the file that runs.
+        options: how it is opened.
+    """
+
+    engine: str
+    version: str
+    artifact: Artifact
+    options: EngineOptions
+
+    @property
+    def name(self) -> str:
+        """``ENGINE:VERSION``."""
+        return f"{self.engine}:{self.version}"
+
+    def cell_key(self, condition: Condition, seed: int) -> str:
+        """16 hexadecimal digits that name what runs in one cell, whatever it is called."""
+        content = {
+            "pipeline": condition.pipeline.describe(),
+            "artifact": self.artifact.sha256,
+            "engine": self.engine,
+            "options": self.options.describe(),
+            "seed": seed,
+        }
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def prepare(made: Plan, folder: Path, progress: Progress) -> tuple[Contender, ...]:
+    """The contenders of a plan. Quantised files are written into ``folder``, or found there and used again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    quantised: dict[str, Artifact] = {}
+    contenders = []
+    for engine, version in made.versions:
+        artifact = made.artifact
+        if version != FP32 and not artifact.quantised:
+            if engine not in quantised:
+                quantised[engine] = _quantised(made, engine, folder, progress)
+            artifact = quantised[engine]
+        contenders.append(Contender(engine, version, artifact, EngineOptions(integer_kernels=version != SIMULATED)))
+    return tuple(contenders)
+
+
+def certified(contender: Contender) -> bool:
+    """Whether a contender claims integer execution and so has to prove it."""
+    return contender.version == INTEGER
+
+
+def _quantised(made: Plan, target: str, folder: Path, progress: Progress) -> Artifact:
+    path = folder / f"{made.artifact.path.stem}.int8.{target}.onnx"
+    identity = {
+        "picture_list": made.calibration.fingerprint(),
+        "preprocessing": made.pipeline.key,
+    }
+    found = _found(path, made, identity)
+    if found is not None:
+        return found
+    folded = folder / f"{made.artifact.path.stem}.folded.onnx"
+    fold_constants(made.artifact, folded)
+    pictures = _pictures(made)
+    with progress.task("calibrate", total=len(made.calibration.samples)) as advance:
+        calibration = calibrate_minmax(folded, made.artifact.input.name, advance.over(pictures), identity)
+    write_calibration(calibration, folder / "calibration.json")
+    written = onnx_qdq(made.artifact, folded, calibration, target, path)
+    folded.unlink()
+    return written
+
+
+def _found(path: Path, made: Plan, identity: dict[str, str]) -> Artifact | None:
+    """The quantised file of an earlier attempt, if it is whole and was made from the same things."""
+    try:
+        artifact = artifact_from_onnx(path)
+    except ArtifactError:
+        return None
+    calibration: dict[str, Any] = artifact.made_by.get("calibration", {})
+    same = artifact.made_by.get("parent_sha256") == made.artifact.sha256 and all(
+        calibration.get(key) == value for key, value in identity.items()
+    )
+    return artifact if same else None
+
+
+def _pictures(made: Plan) -> Iterator[npt.NDArray[np.float32]]:
+    """The calibration pictures, preprocessed without noise, one at a time; unreadable ones are left out.
+
+    How many were used is recorded with the calibration.
+
+    Raises:
+        HarnessError: more than half of them cannot be read.
+    """
+    tree = compile_tree([made.pipeline])
+    failures: list[str] = []
+    for sample in made.calibration.samples:
+        for prepared in tree.walk(sample.read(), sample.id, made.recipe.seed):
+            if prepared.tensor is None:
+                failures.append(f"{sample.id}: {prepared.error}")
+            else:
+                yield np.repeat(prepared.tensor[None], made.artifact.fixed_batch or 1, axis=0)
+    if len(failures) * 2 > len(made.calibration.samples):
+        raise HarnessError(
+            f"{len(failures)} of {len(made.calibration.samples)} calibration pictures cannot be read, "
+            f"the first: {failures[0]}"
+        )

@@ -1,0 +1,55 @@
+"""Progress: a bar on a terminal for anything that takes longer than two seconds, silence elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+T = TypeVar("T")
+
+
+class Advance:
+    """Moves one bar."""
+
+    def __init__(self, bars: RichProgress, task: int) -> None:
+        self._bars, self._task = bars, task
+
+    def __call__(self, steps: int = 1) -> None:
+        self._bars.advance(self._task, steps)  # type: ignore[arg-type]
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """The same items; the bar moves as they are taken."""
+        for item in items:
+            yield item
+            self()
+
+
+class Progress:
+    """Bars on standard error; nothing at all when it is not a terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+
+    @contextmanager
+    def task(self, what: str, *, total: int, done: int = 0) -> Iterator[Advance]:
+        """A bar for one piece of work; it vanishes when the work ends.
+
+        Args:
+            what: the work, as a word.
+            total: its size in steps.
+            done: steps that an earlier session has done.
+        """
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        shown = self._console.is_terminal
+        with RichProgress(*columns, console=self._console, transient=True, disable=not shown) as bars:
+            yield Advance(bars, bars.add_task(what, total=total, completed=done))

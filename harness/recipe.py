@@ -1,0 +1,126 @@
+"""Recipe: what the user asked for, with every default made explicit. TOML in, one frozen object out.
+
+A recipe holds exactly what changes results. How fast they are computed (workers, batch) is not in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from harness.errors import HarnessError, unknown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_NOISES = (
+    "clean",
+    "gaussian_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "brightness",
+    "jpeg_compression",
+    "resize",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run.
+
+    Args:
+        model: an ONNX file.
+        data: a folder of pictures, one folder per class.
+        calibrate: another such folder to calibrate on; "" calibrates on pictures of ``data``, which are then
+            not scored.
+        calibration_pictures: how many pictures to calibrate on, at most; never more than a fifth of ``data``.
+        preprocess: a preset of `noise.presets`, or "" for what the model's sidecar declares.
+        noise: noises, each ``NAME`` (all its settings) or ``NAME:SETTING``.
+        engines: engines, each ``NAME`` (all versions) or ``NAME:VERSION``.
+        limit: score at most this many pictures, drawn with the seed; 0 scores all.
+        seed: of every random draw.
+    """
+
+    model: str
+    data: str
+    calibrate: str = ""
+    calibration_pictures: int = 100
+    preprocess: str = ""
+    noise: tuple[str, ...] = DEFAULT_NOISES
+    engines: tuple[str, ...] = ("ort-cpu",)
+    limit: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("calibration_pictures", "limit", "seed"):
+            if getattr(self, name) < 0:
+                raise HarnessError(f"{name} must not be negative; got {getattr(self, name)}")
+        for name in ("noise", "engines"):
+            if not getattr(self, name):
+                raise HarnessError(f"a recipe needs at least one name under {name!r}; leave it out for all")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe; its paths are relative to the recipe's own folder.
+
+    Raises:
+        HarnessError: not TOML, an unknown key, a missing key, a value of the wrong type.
+    """
+    try:
+        table = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise HarnessError(f"{path} is not a recipe in TOML: {error}") from error
+    recipe = recipe_from_table(table, str(path))
+    return resolved(recipe, path.parent)
+
+
+def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:
+    """A recipe from parsed TOML, every key and type checked."""
+    fields = {field.name: field for field in dataclasses.fields(Recipe)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in fields:
+            raise unknown(f"recipe key (in {where})", key, fields)
+        values[key] = _checked(key, value, fields[key].default, where)
+    for key in ("model", "data"):
+        if key not in values:
+            raise HarnessError(f'{where}: a recipe needs {key} = "..."')
+    return Recipe(**values)
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Store a recipe so that ``qharness run`` can run it again."""
+    table = {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(recipe).items()}
+    path.write_text(tomli_w.dumps(table))
+
+
+def resolved(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with absolute paths, so that it means the same from anywhere."""
+
+    def absolute(text: str) -> str:
+        return str((folder / Path(text).expanduser()).resolve()) if text else ""
+
+    return dataclasses.replace(
+        recipe,
+        model=absolute(recipe.model),
+        data=absolute(recipe.data),
+        calibrate=absolute(recipe.calibrate),
+    )
+
+
+def _checked(key: str, value: Any, default: Any, where: str) -> Any:
+    wanted = str if default is dataclasses.MISSING else type(default)
+    if wanted is tuple:
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            return tuple(value)
+        raise HarnessError(f"{where}: {key} must be a list of strings; got {value!r}")
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise HarnessError(f"{where}: {key} must be of type {wanted.__name__}; got {value!r}")
+    return value

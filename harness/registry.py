@@ -1,0 +1,110 @@
+"""Names become functions: the tables of the lower floors, and the entry points of plug-ins.
+
+This is the only place that imports a leaf module by name, so it is the only place that has to say which extra
+is missing. A plug-in adds names through the entry-point groups ``qharness.steps``, ``qharness.noises`` and
+``qharness.engines``; it cannot replace a name that is built in.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Protocol, cast
+
+from engines import ENGINES
+from engines.base import EngineUnavailable, OpenEngine
+from engines.certificate import Certify
+from harness.errors import HarnessError, unknown
+from noise import NOISES, STEPS
+from noise.base import NoiseError, Step, StepFunction
+
+
+class Row(Protocol):
+    """What a row of any table has."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def about(self) -> str: ...
+    @property
+    def extra(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: what its rows are called in messages, its rows, and the group of its plug-ins."""
+
+    what: str
+    rows: Mapping[str, Row]
+    group: str
+
+    def names(self) -> tuple[str, ...]:
+        """Built-in names in the table's order, then those of plug-ins."""
+        plugins = {point.name for point in entry_points(group=self.group)}
+        return (*self.rows, *sorted(plugins - set(self.rows)))
+
+    def resolve(self, name: str) -> Any:
+        """Import what a name stands for.
+
+        Raises:
+            HarnessError: no such name, or a plug-in claims a built-in one.
+            EngineUnavailable: a package is missing; the message says which extra installs it.
+        """
+        plugins = [point for point in entry_points(group=self.group) if point.name == name]
+        if name in self.rows and plugins:
+            raise HarnessError(
+                f"{self.what} {name!r} is built in, but {plugins[0].value} claims the name too; uninstall one"
+            )
+        if name in self.rows:
+            row = self.rows[name]
+            return import_target(f"{self.what} {name!r}", row.target, row.extra)
+        if plugins:
+            return import_target(f"{self.what} {name!r}", plugins[0].value, None)
+        raise unknown(self.what, name, self.names())
+
+
+STEP_TABLE = Table("step", STEPS, "qharness.steps")
+NOISE_TABLE = Table("noise", NOISES, "qharness.noises")
+ENGINE_TABLE = Table("engine", ENGINES, "qharness.engines")
+
+
+def import_target(what: str, target: str, extra: str | None) -> Any:
+    """Import ``module:attribute``; a missing package becomes the line that installs it."""
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if extra is None or (error.name or "").split(".")[0] in ("engines", "noise", "exporters", "harness"):
+            raise
+        raise EngineUnavailable(f"{what} needs the package {error.name!r}: pip install 'qharness[{extra}]'") from error
+
+
+def step_function(step: Step) -> StepFunction:
+    """The function that a step's description determines.
+
+    Raises:
+        HarnessError: no such step, or parameters that its factory does not take.
+    """
+    factory = STEP_TABLE.resolve(step.row)
+    try:
+        return cast(StepFunction, factory(**step.params))
+    except (TypeError, NoiseError) as error:
+        raise HarnessError(f"the step {step.row} refuses {dict(step.params)}: {error}") from error
+
+
+def noise_settings(name: str) -> Mapping[str, Step | None]:
+    """The settings of a noise: name -> step; ``None`` stands for no step at all."""
+    return cast("Mapping[str, Step | None]", NOISE_TABLE.resolve(name))
+
+
+def engine_opener(name: str) -> OpenEngine:
+    """The function that opens an engine."""
+    return cast(OpenEngine, ENGINE_TABLE.resolve(name))
+
+
+def engine_certifier(name: str) -> Certify:
+    """The function that proves which kernels an engine ran."""
+    row = ENGINES[name]
+    return cast(Certify, import_target(f"engine {name!r}", row.certify, row.extra))

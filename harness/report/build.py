@@ -1,0 +1,317 @@
+"""Build: the records of a run become a `Report`. Needs no engine and no picture, so it can be redone any time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.estimate import Estimate, Values, mcnemar, paired_difference, proportion
+from harness.plan import FP32, INTEGER, SIMULATED
+from harness.store import Store
+
+SCHEMA_VERSION = 1
+CLEAN = "clean"
+ALL = "all noises"
+
+# What separates two versions of one model, and what the difference is called.
+STEPS = (
+    ("quantisation", FP32, SIMULATED),
+    ("kernel", SIMULATED, INTEGER),
+    ("total", FP32, INTEGER),
+)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What going from one contender to another changed, on the same pictures.
+
+    Args:
+        step: "quantisation", "kernel" or "total".
+        before: contender.
+        after: contender.
+        difference: accuracy after minus accuracy before.
+        better: pictures that only ``after`` got right; for one condition, else ``None``.
+        worse: pictures that only ``before`` got right.
+        changed: share of pictures whose prediction changed.
+        p_value: of McNemar's exact test, mid-p.
+    """
+
+    step: str
+    before: str
+    after: str
+    difference: Estimate
+    better: int | None
+    worse: int | None
+    changed: Estimate
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report.
+
+    Args:
+        kind: "condition" (one setting), "noise" (mean over its settings) or "all" (mean over the noises).
+        name: such as "gaussian_noise:3".
+        noise: the noise.
+        setting: its setting; "" for means.
+        cells: contender -> key of the cell; empty for means.
+        accuracy: contender -> top-1 accuracy.
+        top5: contender -> top-5 accuracy.
+        losses: between the versions of each engine.
+    """
+
+    kind: str
+    name: str
+    noise: str
+    setting: str
+    cells: Mapping[str, str]
+    accuracy: Mapping[str, Estimate]
+    top5: Mapping[str, Estimate]
+    losses: tuple[Loss, ...]
+
+    def loss(self, step: str, engine: str) -> Loss | None:
+        """The loss of one step on one engine, if both its versions ran."""
+        return next((x for x in self.losses if x.step == step and x.after.startswith(f"{engine}:")), None)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that any form of the report shows; `describe` is its JSON (``report/schema.json``)."""
+
+    identity: Mapping[str, Any]
+    contenders: Mapping[str, Mapping[str, Any]]
+    planned_pictures: int
+    pictures: int
+    failed_pictures: int
+    errors: Sequence[Mapping[str, Any]]
+    sources: Mapping[str, int]
+    rows: tuple[Row, ...]
+    certificates: Mapping[str, Mapping[str, Any]]
+    findings: Sequence[Mapping[str, Any]]
+    timing: Mapping[str, Any]
+
+    def describe(self) -> dict[str, Any]:
+        """The report as JSON."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+    def of_kind(self, *kinds: str) -> list[Row]:
+        """The rows of these kinds, in order."""
+        return [row for row in self.rows if row.kind in kinds]
+
+    @property
+    def clean(self) -> Row | None:
+        """The row without noise."""
+        return next((row for row in self.rows if row.kind == "condition" and row.noise == CLEAN), None)
+
+    @property
+    def overall(self) -> Row | None:
+        """The mean over the noises."""
+        return next((row for row in self.rows if row.kind == "all"), None)
+
+    @property
+    def engines(self) -> list[str]:
+        """The engines, in order."""
+        return list(dict.fromkeys(str(facts["engine"]) for facts in self.contenders.values()))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The answers of one cell, pictures in the order of their ids.
+
+    Args:
+        correct: float64 [n], 1 or 0; a picture that failed counts as 0.
+        top5: float64 [n].
+        prediction: int32 [n], -1 where the picture failed.
+    """
+
+    correct: Values
+    top5: Values
+    prediction: npt.NDArray[np.int32]
+
+    @property
+    def failed(self) -> int:
+        """How many pictures failed."""
+        return int((self.prediction < 0).sum())
+
+
+def report_from_store(store: Store) -> Report:
+    """The report of what a run has measured so far.
+
+    Raises:
+        HarnessError: the folder is not a run, or has measured nothing yet.
+    """
+    header = store.read_json("run.json")
+    identity = header["identity"]
+    cells = _cells(store)
+    conditions = _condition_rows(identity["conditions"], cells)
+    rows = [*conditions, *_mean_rows(identity["conditions"], cells)]
+    failed, pictures = store.query(
+        "select count(distinct sample) filter (error is not null), count(distinct sample) from records"
+    )[0]
+    errors = store.query(
+        "select error, count(distinct sample), min(sample) from records where error is not null "
+        "group by error order by 2 desc, 1 limit 20"
+    )
+    sources = store.query("select source, count(distinct sample) from records group by source order by 2 desc, 1")
+    prepared = store.read_json("prepared.json")
+    return Report(
+        identity=identity,
+        contenders=prepared["contenders"],
+        planned_pictures=identity["data"]["pictures"],
+        pictures=pictures,
+        failed_pictures=failed,
+        errors=[{"error": text, "pictures": count, "first": first} for text, count, first in errors],
+        sources=dict(sources),
+        rows=tuple(rows),
+        certificates=prepared["certificates"],
+        findings=prepared["findings"],
+        timing=_timing(store.timings()),
+    )
+
+
+def _cells(store: Store) -> dict[str, Cell]:
+    columns = store.columns(
+        "select cell, coalesce(correct, false) as correct, coalesce(top5, false) as top5, "
+        "coalesce(prediction, -1) as prediction from records order by cell, sample"
+    )
+    names, starts = np.unique(columns["cell"], return_index=True)
+    ends = [*starts[1:], len(columns["cell"])]
+    return {
+        str(name): Cell(
+            columns["correct"][start:end].astype(np.float64),
+            columns["top5"][start:end].astype(np.float64),
+            columns["prediction"][start:end].astype(np.int32),
+        )
+        for name, start, end in zip(names, starts, ends, strict=True)
+    }
+
+
+def _condition_rows(conditions: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell]) -> list[Row]:
+    rows = []
+    for condition in conditions:
+        mine = {name: cells[key] for name, key in condition["cells"].items()}
+        rows.append(
+            Row(
+                kind="condition",
+                name=condition["name"],
+                noise=condition["noise"],
+                setting=condition["setting"],
+                cells=condition["cells"],
+                accuracy={name: proportion(cell.correct, cell.failed) for name, cell in mine.items()},
+                top5={name: proportion(cell.top5, cell.failed) for name, cell in mine.items()},
+                losses=tuple(_losses({name: [cell] for name, cell in mine.items()})),
+            )
+        )
+    return rows
+
+
+def _mean_rows(conditions: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell]) -> list[Row]:
+    """A row for every noise with several settings, and one over all noises that are not clean."""
+    noises = list(dict.fromkeys(condition["noise"] for condition in conditions))
+    groups: dict[str, list[dict[str, Cell]]] = {
+        noise: [
+            {name: cells[key] for name, key in condition["cells"].items()}
+            for condition in conditions
+            if condition["noise"] == noise
+        ]
+        for noise in noises
+    }
+    rows = [
+        _mean_row("noise", noise, {name: [[each[name] for each in group]] for name in group[0]})
+        for noise, group in groups.items()
+        if len(group) > 1
+    ]
+    noisy = [group for noise, group in groups.items() if noise != CLEAN]
+    if len(noisy) > 1:
+        names = noisy[0][0]
+        rows.append(
+            _mean_row("all", ALL, {name: [[each[name] for each in group] for group in noisy] for name in names})
+        )
+    return rows
+
+
+def _mean_row(kind: str, name: str, groups: Mapping[str, list[list[Cell]]]) -> Row:
+    """``groups``: contender -> noises -> cells of its settings. Every noise weighs the same."""
+    flat = {contender: [cell for group in each for cell in group] for contender, each in groups.items()}
+    failed = {contender: _any_failed(each) for contender, each in flat.items()}
+    return Row(
+        kind=kind,
+        name=name,
+        noise=name,
+        setting="",
+        cells={},
+        accuracy={c: proportion(_mean(each, "correct"), failed[c]) for c, each in groups.items()},
+        top5={c: proportion(_mean(each, "top5"), failed[c]) for c, each in groups.items()},
+        losses=tuple(_losses(flat, {c: _mean(each, "correct") for c, each in groups.items()})),
+    )
+
+
+def _mean(groups: list[list[Cell]], column: str) -> Values:
+    means = [np.mean([getattr(cell, column) for cell in group], axis=0) for group in groups]
+    mean: Values = np.mean(means, axis=0)
+    return mean
+
+
+def _any_failed(cells: Sequence[Cell]) -> int:
+    return int(np.any([cell.prediction < 0 for cell in cells], axis=0).sum())
+
+
+def _losses(cells: Mapping[str, list[Cell]], means: Mapping[str, Values] | None = None) -> list[Loss]:
+    """The losses between the versions of each engine that are present in ``cells``."""
+    losses = []
+    for engine in dict.fromkeys(name.rpartition(":")[0] for name in cells):
+        for step, first, second in STEPS:
+            before, after = f"{engine}:{first}", f"{engine}:{second}"
+            if before in cells and after in cells:
+                losses.append(_loss(step, before, after, cells, means))
+    return losses
+
+
+def _loss(
+    step: str, before: str, after: str, cells: Mapping[str, list[Cell]], means: Mapping[str, Values] | None
+) -> Loss:
+    first, second = cells[before], cells[after]
+    failed = _any_failed([*first, *second])
+    changed = np.mean([old.prediction != new.prediction for old, new in zip(first, second, strict=True)], axis=0)
+    if means is not None:
+        difference = paired_difference(means[before], means[after], failed, conditions=len(first))
+        return Loss(step, before, after, difference, None, None, proportion(changed, failed), None)
+    old, new = first[0].correct, second[0].correct
+    better, worse = int((new > old).sum()), int((old > new).sum())
+    return Loss(
+        step,
+        before,
+        after,
+        paired_difference(old, new, failed),
+        better,
+        worse,
+        proportion(changed.astype(np.float64), failed),
+        mcnemar(better, worse),
+    )
+
+
+def _timing(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds over all parts, however many sessions wrote them."""
+    wall = sum(part["wall_seconds"] for part in parts)
+    capacity = sum(part["wall_seconds"] * part["workers"] for part in parts)
+    engines: dict[str, float] = {}
+    stages: dict[str, float] = {}
+    for part in parts:
+        for name, seconds in part["engine_seconds"].items():
+            engines[name] = engines.get(name, 0.0) + seconds
+        for name, seconds in part["stage_seconds"].items():
+            stages[name] = stages.get(name, 0.0) + seconds
+    pictures = sum(part["pictures"] for part in parts)
+    return {
+        "wall_seconds": wall,
+        "worker_seconds": capacity,
+        "pictures_per_second": pictures / wall if wall else None,
+        "engine_seconds": engines,
+        "stage_seconds": stages,
+        "engine_busy_fraction": sum(engines.values()) / capacity if capacity else None,
+    }

@@ -1,0 +1,171 @@
+"""Figures: plots as SVG text, drawn by hand so that the page needs no script and no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from harness.estimate import Estimate
+from harness.report.build import Report, Row
+from harness.report.text import interval, percent, points, short
+
+# Colour-blind-safe (Okabe and Ito); the dash tells lines apart where they lie on each other.
+INKS = ("#4d4d4d", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7b4173", "#b5bd00")
+DASHES = ("", "6 3", "2 3", "8 2 2 2", "1 2", "4 4")
+
+
+def accuracy_panels(report: Report) -> str:
+    """One panel per noise: accuracy of every version over its settings, clean pictures on the left."""
+    noises = [noise for noise in dict.fromkeys(row.noise for row in report.of_kind("condition")) if noise != "clean"]
+    return "".join(_panel(noise, report) for noise in noises)
+
+
+def _panel(noise: str, report: Report) -> str:
+    rows = [row for row in report.of_kind("condition") if row.noise == noise]
+    ordered = all(row.setting.isdigit() for row in rows)
+    clean = report.clean
+    points_at = ([clean] if clean else []) + rows
+    labels = (["clean"] if clean else []) + [row.setting or row.name for row in rows]
+    left, top, width, height = 34, 26, 226, 130
+    step = width / max(1, len(points_at))
+    marks = [_axis(left, top, width, height)]
+    marks += [
+        f'<text class="tick" x="{left + step * (i + 0.5):.1f}" y="{top + height + 14}" text-anchor="middle">'
+        f"{escape(label)}</text>"
+        for i, label in enumerate(labels)
+    ]
+    for index, name in enumerate(report.contenders):
+        # Side by side within a setting, so that intervals of versions that agree stay readable.
+        shift = (index - (len(report.contenders) - 1) / 2) * min(7.0, step / 6)
+        spots = [
+            (left + step * (i + 0.5) + shift, row.accuracy[name], f"{short(name, report)}, {labels[i]}")
+            for i, row in enumerate(points_at)
+        ]
+        marks.append(_series(spots, (top, height), index, joined=ordered))
+    return (
+        f'<svg viewBox="0 0 {left + width + 6} {top + height + 22}" role="img" aria-label="{escape(noise)}">'
+        f'<text class="title" x="{left}" y="15">{escape(noise)}</text>{"".join(marks)}</svg>'
+    )
+
+
+def _axis(left: int, top: int, width: int, height: int) -> str:
+    lines = []
+    for value in (0, 25, 50, 75, 100):
+        y = top + height * (1 - value / 100)
+        lines.append(
+            f'<line class="grid" x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text class="tick" x="{left - 5}" y="{y + 3.5:.1f}" text-anchor="end">{value}</text>'
+        )
+    return "".join(lines)
+
+
+def _series(spots: Sequence[tuple[float, Estimate, str]], box: tuple[int, int], index: int, *, joined: bool) -> str:
+    top, height = box
+    ink = INKS[index % len(INKS)]
+
+    def y(value: float) -> float:
+        return top + height * (1 - value)
+
+    seen = [(x, e, label) for x, e, label in spots if e.value is not None]
+    line = " ".join(f"{x:.1f},{y(e.value or 0):.1f}" for x, e, _ in seen)
+    path = (
+        f'<polyline points="{line}" fill="none" stroke="{ink}" stroke-width="1.6" '
+        f'stroke-dasharray="{DASHES[index % len(DASHES)]}"/>'
+        if joined
+        else ""
+    )
+    marks = "".join(
+        f'<g stroke="{ink}" fill="{ink}"><line x1="{x:.1f}" x2="{x:.1f}" y1="{y(e.low or 0):.1f}" '
+        f'y2="{y(e.high or 0):.1f}" stroke-opacity="0.55"/><circle cx="{x:.1f}" cy="{y(e.value or 0):.1f}" r="2.4"/>'
+        f"<title>{escape(label)}: {percent(e)} ({interval(e)}, n {e.n})</title></g>"
+        for x, e, label in seen
+    )
+    return path + marks
+
+
+def loss_forest(rows: Sequence[Row], steps: Sequence[tuple[str, str]], report: Report) -> str:
+    """Paired differences with intervals: one line per row, one column per step.
+
+    Args:
+        rows: of the report.
+        steps: pairs of step and the contender after it.
+    """
+    if not rows or not steps:
+        return ""
+    reach = _reach([loss.difference for row in rows for loss in row.losses])
+    left, column, gap, line, top = 158, 250, 44, 17, 40
+    parts = []
+    for index, (step, after) in enumerate(steps):
+        x0 = left + index * (column + gap)
+        centre = x0 + column / 2
+        title = step if len(report.engines) == 1 else f"{after.rpartition(':')[0]} {step}"
+        parts.append(f'<text class="title" x="{centre}" y="14" text-anchor="middle">{escape(title)}</text>')
+        for tick in (-reach, 0.0, reach):
+            x = centre + tick / reach * column / 2
+            parts.append(
+                f'<line class="{"zero" if tick == 0 else "grid"}" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8}" '
+                f'y2="{top + line * len(rows)}"/><text class="tick" x="{x:.1f}" y="{top - 12}" '
+                f'text-anchor="middle">{100 * tick:+.0f}</text>'
+            )
+        for position, row in enumerate(rows):
+            loss = next((each for each in row.losses if (each.step, each.after) == (step, after)), None)
+            if loss is not None:
+                place = (centre, column / 2 / reach, top + line * (position + 0.5))
+                parts.append(_whisker(loss.difference, place, row.name))
+    names = "".join(
+        f'<text class="tick" x="{left - 12}" y="{top + line * (i + 0.5) + 4:.1f}" text-anchor="end">'
+        f"{escape(row.name)}</text>"
+        for i, row in enumerate(rows)
+    )
+    width = left + len(steps) * (column + gap)
+    height = top + line * len(rows) + 6
+    return f'<svg class="forest" viewBox="0 0 {width} {height}" role="img">{names}{"".join(parts)}</svg>'
+
+
+def _whisker(change: Estimate, place: tuple[float, float, float], name: str) -> str:
+    if change.value is None or change.low is None or change.high is None:
+        return ""
+    centre, scale, y = place
+    kind = "worse" if change.high < 0 else "better" if change.low > 0 else "same"
+    return (
+        f'<g class="{kind}"><line x1="{centre + change.low * scale:.1f}" x2="{centre + change.high * scale:.1f}" '
+        f'y1="{y:.1f}" y2="{y:.1f}"/><circle cx="{centre + change.value * scale:.1f}" cy="{y:.1f}" r="3.4"/>'
+        f"<title>{escape(name)}: {points(change)} points, n {change.n}</title></g>"
+    )
+
+
+def _reach(changes: Sequence[Estimate]) -> float:
+    """Half the width of the axis: the widest interval, rounded up to a whole number of points."""
+    ends = [abs(end) for change in changes for end in (change.low, change.high) if end is not None]
+    return max(0.01, -(-max(ends, default=0.01) * 100 // 1) / 100)
+
+
+def mac_bar(certificate: Mapping[str, Any]) -> str:
+    """One bar: every layer as wide as its share of multiply-accumulates, coloured by what ran it."""
+    total = certificate["total_macs"] or 1
+    x, parts = 0.0, []
+    for layer in certificate["layers"]:
+        width = 1000 * layer["macs"] / total
+        kind = "integer" if layer["integer"] else "float"
+        why = "" if layer["integer"] else f": {layer['reason']}"
+        parts.append(
+            f'<rect class="{kind}" x="{x:.2f}" y="0" width="{max(width, 0.4):.2f}" height="26">'
+            f"<title>{escape(layer['layer'])} ({layer['operator']}): {layer['macs']:,} MACs, "
+            f"{escape(str(layer['kernel']))} on {', '.join(layer['input_types'])}{escape(why)}</title></rect>"
+        )
+        x += width
+    return f'<svg class="bar" viewBox="0 0 1000 26" preserveAspectRatio="none" role="img">{"".join(parts)}</svg>'
+
+
+def time_bar(shares: Mapping[str, float]) -> str:
+    """One bar of labelled shares that sum to at most one; the rest is idle or overhead."""
+    x, parts = 0.0, []
+    for index, (name, share) in enumerate(shares.items()):
+        ink = INKS[index % len(INKS)]
+        parts.append(
+            f'<rect x="{x:.2f}" y="0" width="{1000 * share:.2f}" height="26" fill="{ink}">'
+            f"<title>{escape(name)}: {100 * share:.1f} %</title></rect>"
+        )
+        x += 1000 * share
+    return f'<svg class="bar" viewBox="0 0 1000 26" preserveAspectRatio="none" role="img">{"".join(parts)}</svg>'

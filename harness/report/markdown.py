@@ -1,0 +1,89 @@
+"""Markdown: the report for a pull request or a release note."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from harness.report.build import Report, Row
+from harness.report.terminal import summary_rows
+from harness.report.text import STEP_TITLES, headline, interval, percent, points, short
+
+
+def markdown_report(report: Report) -> str:
+    """The whole report as GitHub-flavoured Markdown."""
+    model = report.identity["model"]
+    sections = [
+        f"# Robustness of {model['file']}",
+        "\n".join(f"- {line}" for line in headline(report)),
+        "\n".join(f"- **{f['severity']}** ({f['check']}): {f['message']}" for f in report.findings),
+        "## By noise\n\nTop-1 accuracy; changes in percentage points with 95 % intervals, paired on the same "
+        "pictures.\n\n" + _accuracy_table(report, summary_rows(report), with_interval=False),
+        "## By setting\n\n" + _accuracy_table(report, report.of_kind("condition"), with_interval=True),
+        _certificates(report),
+        _errors(report),
+        _provenance(report),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _accuracy_table(report: Report, rows: Sequence[Row], *, with_interval: bool) -> str:
+    steps = list(dict.fromkeys((loss.step, loss.after) for row in rows for loss in row.losses))
+    header = ["noise", *(short(name, report) for name in report.contenders)]
+    header += [STEP_TITLES[step] for step, _ in steps]
+    body = []
+    for row in rows:
+        accuracies = [
+            percent(row.accuracy[name]) + (f" ({interval(row.accuracy[name])})" if with_interval else "")
+            for name in report.contenders
+        ]
+        body.append([row.name, *accuracies, *(points(loss.difference) for loss in row.losses)])
+    return _table(header, body)
+
+
+def _certificates(report: Report) -> str:
+    parts = []
+    for name, certificate in report.certificates.items():
+        fraction = certificate["integer_fraction"]
+        share = "-" if fraction is None else f"{100 * fraction:.2f} %"
+        parts.append(
+            f"## Integer-execution certificate of {name}\n\n{share} of {certificate['total_macs']:,} "
+            f"multiply-accumulates ran on integer kernels, read from the optimised graph and the profile."
+        )
+        fallbacks = [layer for layer in certificate["layers"] if not layer["integer"]]
+        if fallbacks:
+            body = [[x["layer"], x["operator"], f"{x['macs']:,}", x["kernel"] or "-", x["reason"]] for x in fallbacks]
+            parts.append(_table(["layer in float", "operator", "MACs", "kernel", "reason"], body))
+    return "\n\n".join(parts)
+
+
+def _errors(report: Report) -> str:
+    if not report.errors:
+        return ""
+    body = [[error["error"], str(error["pictures"]), error["first"]] for error in report.errors]
+    return "## Failures\n\n" + _table(["error", "pictures", "first"], body)
+
+
+def _provenance(report: Report) -> str:
+    identity = report.identity
+    libraries = ", ".join(f"{name} {value}" for name, value in identity["environment"]["libraries"].items())
+    files = [[name, facts["file"], facts["sha256"]] for name, facts in report.contenders.items()]
+    lines = [
+        "## Provenance",
+        f"- pictures: {identity['data']['pictures']} of `{identity['data']['folder']}`, "
+        f"fingerprint `{identity['data']['fingerprint']}`",
+        f"- calibration: {identity['calibration']['pictures']} pictures of `{identity['calibration']['folder']}`, "
+        f"fingerprint `{identity['calibration']['fingerprint']}`",
+        f"- seed: {identity['recipe']['seed']}",
+        f"- processor: {identity['environment']['processor']} ({identity['environment']['kernel_class']})",
+        f"- libraries: {libraries}; {identity['environment']['jpeg']}",
+        "",
+        _table(["version", "file", "SHA-256"], files),
+    ]
+    return "\n".join(lines)
+
+
+def _table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(header), line("---" for _ in header), *(line(row) for row in body)])

@@ -1,0 +1,230 @@
+"""Page: the report as one HTML file that opens from disk, with no script and nothing to fetch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+
+from harness.estimate import Estimate
+from harness.plan import VERSIONS
+from harness.report.build import Report, Row
+from harness.report.figures import DASHES, INKS, accuracy_panels, loss_forest, mac_bar, time_bar
+from harness.report.terminal import summary_rows
+from harness.report.text import STEP_TITLES, headline, interval, percent, points, short
+
+
+def page(report: Report) -> str:
+    """The whole report as HTML."""
+    name = report.identity["model"]["file"]
+    style = (files("harness.report") / "style.css").read_text()
+    body = "".join(
+        (
+            f"<h1>Robustness of {escape(name)}</h1>",
+            _subtitle(report),
+            "<ul class='headline'>" + "".join(f"<li>{escape(x)}</li>" for x in headline(report)) + "</ul>",
+            _findings(report),
+            _summary(report),
+            _panels(report),
+            _forest(report),
+            _certificates(report),
+            _settings(report),
+            _failures(report),
+            _time(report),
+            _provenance(report),
+        )
+    )
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(name)}: robustness</title><style>{style}</style></head><body>{body}</body></html>\n"
+    )
+
+
+def _subtitle(report: Report) -> str:
+    data, machine = report.identity["data"], report.identity["environment"]
+    return (
+        f"<p class='soft'>{report.pictures} pictures of <code>{escape(data['folder'])}</code> on "
+        f"{escape(machine['processor'])} ({escape(machine['kernel_class'])})</p>"
+    )
+
+
+def _findings(report: Report) -> str:
+    return "".join(
+        f"<p class='finding {escape(finding['severity'])}'><b>{escape(finding['severity'])}</b> "
+        f"({escape(finding['check'])}): {escape(finding['message'])}</p>"
+        for finding in report.findings
+    )
+
+
+def _summary(report: Report) -> str:
+    return (
+        "<h2>By noise</h2><p>Top-1 accuracy. A noise with several settings is shown by their mean. Changes are "
+        "paired on the same pictures, in percentage points, with 95 % intervals; a negative number is a loss.</p>"
+        + _accuracy_table(report, summary_rows(report))
+    )
+
+
+def _accuracy_table(report: Report, rows: Sequence[Row]) -> str:
+    steps = list(dict.fromkeys((loss.step, loss.after) for row in rows for loss in row.losses))
+    header = [
+        "noise",
+        *(f"{short(name, report)}" for name in report.contenders),
+        *(STEP_TITLES[step] for step, _ in steps),
+        "n",
+        "failed",
+    ]
+    lines = []
+    for row in rows:
+        estimates = list(row.accuracy.values())
+        cells = [escape(row.name), *(_accuracy(each) for each in estimates)]
+        cells += [points(loss.difference) for loss in row.losses]
+        cells += [str(max(each.n for each in estimates)), str(max(each.failed for each in estimates))]
+        lines.append((row.kind, cells))
+    return _table(header, lines)
+
+
+def _accuracy(estimate: Estimate) -> str:
+    return f"{percent(estimate)} <small>{interval(estimate)}</small>"
+
+
+def _panels(report: Report) -> str:
+    keys = "".join(
+        f"<span><svg viewBox='0 0 34 10'><line x1='0' x2='34' y1='5' y2='5' stroke='{INKS[i % len(INKS)]}' "
+        f"stroke-width='2' stroke-dasharray='{DASHES[i % len(DASHES)]}'/></svg>{escape(short(name, report))}: "
+        f"{escape(VERSIONS.get(name.rpartition(':')[2], ''))}</span>"
+        for i, name in enumerate(report.contenders)
+    )
+    return (
+        "<h2>Accuracy under noise</h2><p class='soft'>Percent right over the settings of each noise, with 95 % "
+        f"intervals.</p><div class='legend'>{keys}</div><div class='panels'>{accuracy_panels(report)}</div>"
+    )
+
+
+def _forest(report: Report) -> str:
+    rows = [*report.of_kind("condition"), *report.of_kind("all")]
+    steps = list(dict.fromkeys((x.step, x.after) for row in rows for x in row.losses if x.step != "total"))
+    if not steps:
+        return ""
+    return (
+        "<h2>Where accuracy is lost</h2><p>Percentage points gained or lost on the same pictures, with 95 % "
+        "intervals. <b>Quantisation</b> is what rounding to 8 bits costs in exact arithmetic; <b>kernel</b> is what "
+        "the integer kernels add to that. Grey intervals include zero.</p>"
+        f"<div class='scroll'>{loss_forest(rows, steps, report)}</div>"
+    )
+
+
+def _certificates(report: Report) -> str:
+    parts = []
+    for name, certificate in report.certificates.items():
+        fraction = certificate["integer_fraction"]
+        share = "no multiply-accumulates" if fraction is None else f"{100 * fraction:.2f} % of the work"
+        evidence = certificate["evidence"]
+        header = ["layer", "operator", "MACs", "kernel that ran", "fed with", "integer", "reason"]
+        lines = [
+            (
+                "",
+                [
+                    escape(x["layer"]),
+                    x["operator"],
+                    f"{x['macs']:,}",
+                    escape(x["kernel"] or "-"),
+                    " × ".join(x["input_types"]) or "-",
+                    "yes" if x["integer"] else "no",
+                    escape(x["reason"] or ""),
+                ],
+            )
+            for x in certificate["layers"]
+        ]
+        others = ", ".join(f"{escape(kernel)} × {count}" for kernel, count in certificate["other_kernels"].items())
+        parts.append(
+            f"<h2>Integer-execution certificate of {escape(name)}</h2><p><b>{share}</b> "
+            f"({certificate['integer_macs']:,} of {certificate['total_macs']:,} multiply-accumulates per picture) "
+            f"ran on integer kernels. Read from the optimised graph and the profile of {escape(evidence['runtime'])}, "
+            f"{escape(evidence['provider'])}, {escape(evidence['kernel_class'])}.</p>{mac_bar(certificate)}"
+            "<div class='legend'><span><i class='swatch' style='background:var(--good)'></i>integer</span>"
+            "<span><i class='swatch' style='background:var(--bad)'></i>float</span>"
+            "<span>width: share of multiply-accumulates</span></div>"
+            f"<details><summary>All {len(lines)} layers</summary>{_table(header, lines)}"
+            f"<p class='soft'>Other kernels that ran: {others}</p></details>"
+        )
+    return "".join(parts)
+
+
+def _settings(report: Report) -> str:
+    rows = report.of_kind("condition")
+    return (
+        f"<h2>Every setting</h2><details><summary>{len(rows)} conditions</summary>"
+        f"{_accuracy_table(report, rows)}</details>"
+    )
+
+
+def _failures(report: Report) -> str:
+    converted = {source: n for source, n in report.sources.items() if source.split(" ")[-1] != "RGB"}
+    parts = []
+    if converted:
+        listed = ", ".join(f"{count} × {escape(source)}" for source, count in converted.items())
+        parts.append(f"<p>Pictures that are not plain RGB files: {listed}.</p>")
+    if report.errors:
+        lines = [("", [escape(x["error"]), str(x["pictures"]), escape(x["first"])]) for x in report.errors]
+        parts.append("<p>A failed picture counts as a wrong answer of every version.</p>")
+        parts.append(_table(["error", "pictures", "first"], lines))
+    return "<h2>Pictures that needed attention</h2>" + "".join(parts) if parts else ""
+
+
+def _time(report: Report) -> str:
+    timing = report.timing
+    if not timing["worker_seconds"]:
+        return ""
+    shares = {**timing["stage_seconds"], **{f"engine {k}": v for k, v in timing["engine_seconds"].items()}}
+    shares = {name: seconds / timing["worker_seconds"] for name, seconds in shares.items()}
+    keys = "".join(
+        f"<span><i class='swatch' style='background:{INKS[i % len(INKS)]}'></i>{escape(name)} "
+        f"{100 * share:.1f} %</span>"
+        for i, (name, share) in enumerate(shares.items())
+    )
+    return (
+        f"<h2>Where the time went</h2><p>{timing['wall_seconds']:.1f} s for {report.pictures} pictures, "
+        f"{timing['pictures_per_second']:.2f} pictures per second under all conditions; engines were busy "
+        f"{100 * timing['engine_busy_fraction']:.0f} % of the workers' time.</p>{time_bar(shares)}"
+        f"<div class='legend'>{keys}</div>"
+    )
+
+
+def _provenance(report: Report) -> str:
+    identity = report.identity
+    facts = {
+        "model": f"{identity['model']['file']} ({identity['model']['output_kind']}, "
+        f"{identity['model']['classes']} classes), SHA-256 {identity['model']['sha256']}",
+        "pictures": f"{identity['data']['pictures']} of {identity['data']['folder']}, fingerprint "
+        f"{identity['data']['fingerprint']}",
+        "calibration": f"{identity['calibration']['pictures']} of {identity['calibration']['folder']}, fingerprint "
+        f"{identity['calibration']['fingerprint']}",
+        "preprocessing": " → ".join(
+            f"{step['stage']}.{step['name']}({', '.join(f'{k}={v}' for k, v in step['params'].items())})"
+            for step in identity["preprocessing"]
+        ),
+        "seed": str(identity["recipe"]["seed"]),
+        "machine": f"{identity['environment']['processor']}, {identity['environment']['machine']}, "
+        f"{identity['environment']['kernel_class']}",
+        "libraries": ", ".join(f"{k} {v}" for k, v in identity["environment"]["libraries"].items())
+        + f", {identity['environment']['jpeg']}, Python {identity['environment']['python']}",
+    }
+    for name, contender in report.contenders.items():
+        live = ", ".join(f"{k} {v}" for k, v in contender["facts"].items())
+        facts[name] = f"{contender['file']}, SHA-256 {contender['sha256']}; {live}"
+    listed = "".join(f"<dt>{escape(k)}</dt><dd><code>{escape(v)}</code></dd>" for k, v in facts.items())
+    return (
+        f"<h2>Provenance</h2><dl>{listed}</dl><p class='soft'>Accuracies carry 95 % Wilson intervals; differences are "
+        "paired and carry Bonett-Price intervals; several settings of one picture count as one observation. The "
+        "same numbers are in <code>report.json</code>, every answer is in <code>parts/*.parquet</code>.</p>"
+    )
+
+
+def _table(header: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """A table; every line is its CSS class and its cells, which are HTML already."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join(
+        f"<tr class='{kind}'>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" for kind, cells in lines
+    )
+    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"

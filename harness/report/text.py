@@ -1,0 +1,79 @@
+"""Words and numbers: how every form of the report writes an estimate, and the sentences at its head."""
+
+from __future__ import annotations
+
+from harness.estimate import Estimate
+from harness.plan import FP32, INTEGER, SIMULATED
+from harness.report.build import Loss, Report
+
+STEP_TITLES = {
+    "quantisation": "quantisation loss (fp32 → simulated)",
+    "kernel": "kernel loss (simulated → integer)",
+    "total": "total loss (fp32 → integer)",
+}
+ORDER = (FP32, SIMULATED, INTEGER)
+
+
+def percent(estimate: Estimate) -> str:
+    """An accuracy: ``93.2 %``, or ``-`` when nothing was measured."""
+    return "-" if estimate.value is None else f"{100 * estimate.value:.1f} %"
+
+
+def interval(estimate: Estimate) -> str:
+    """An accuracy's interval: ``90.1 to 95.4``, in percent."""
+    if estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
+
+
+def points(estimate: Estimate) -> str:
+    """A difference in percentage points with its interval: ``-0.4 [-1.6, +0.8]``."""
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+
+
+def plus_minus(estimate: Estimate) -> str:
+    """A difference in percentage points and half the width of its interval: ``-0.4 ±1.2``."""
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{100 * estimate.value:+.1f} ±{50 * (estimate.high - estimate.low):.1f}"
+
+
+def short(contender: str, report: Report) -> str:
+    """A contender's name without its engine where only one engine ran."""
+    return contender.rpartition(":")[2] if len(report.engines) == 1 else contender
+
+
+def headline(report: Report) -> list[str]:
+    """What a person wants to know first, in sentences."""
+    lines = [_coverage(report)]
+    for engine in report.engines:
+        clean = report.clean.loss("total", engine) if report.clean else None
+        noisy = report.overall.loss("total", engine) if report.overall else None
+        if clean is not None:
+            lines.append(f"Going from fp32 to integers on {engine} changes clean accuracy by {_sentence(clean)}.")
+        if noisy is not None:
+            lines.append(f"Averaged over the noises it changes accuracy by {_sentence(noisy)}.")
+    for name, certificate in report.certificates.items():
+        fraction = certificate["integer_fraction"]
+        share = "no multiply-accumulates" if fraction is None else f"{100 * fraction:.1f} % of multiply-accumulates"
+        lines.append(f"{name}: {share} ran on integer kernels ({certificate['evidence']['kernel_class']}).")
+    return lines
+
+
+def _coverage(report: Report) -> str:
+    seen = f"{report.pictures} pictures"
+    if report.pictures < report.planned_pictures:
+        seen = f"{report.pictures} of {report.planned_pictures} pictures so far"
+    failed = f"{report.failed_pictures} failed and count as wrong" if report.failed_pictures else "none failed"
+    conditions = len(report.of_kind("condition"))
+    return f"{seen}, {conditions} conditions, {len(report.contenders)} versions; {failed}."
+
+
+def _sentence(loss: Loss) -> str:
+    change = loss.difference
+    if change.value is None or change.low is None or change.high is None:
+        return "an unknown amount: nothing was measured"
+    certain = "" if change.low > 0 or change.high < 0 else ", which may be chance"
+    return f"{points(change)} percentage points (95 % interval, n {change.n}){certain}"

@@ -1,0 +1,137 @@
+"""Session: the straight line in one function. A recipe becomes a finished run with its reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.checks import certificates, check_contenders, facts
+from harness.environment import environment
+from harness.errors import HarnessError
+from harness.plan import Finding, Plan, plan
+from harness.prepare import Contender, prepare
+from harness.progress import Progress
+from harness.recipe import Recipe, read_recipe, write_recipe
+from harness.report.build import Report, report_from_store
+from harness.report.write import write_reports
+from harness.run import Speed, run
+from harness.store import Store
+
+
+def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress) -> Report:
+    """Plan, prepare, measure and report. Where ``folder`` holds the same run already, only what is missing.
+
+    Raises:
+        HarnessError, ArtifactError, ExportError, EngineError: the message says what to change; nothing that
+            was measured is lost.
+    """
+    made = plan(recipe)
+    store = Store(folder)
+    _open_folder(store, recipe)
+    contenders = prepare(made, store.artifacts, progress)
+    store.claim(identity(made, contenders))
+    if not (folder / "prepared.json").exists():
+        store.write_json("prepared.json", _prepared(made, contenders))
+    run(made, contenders, store, speed, progress)
+    report = report_from_store(store)
+    write_reports(report, store)
+    return report
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """Where a run goes that was given no folder: the same recipe always finds its own run again."""
+    text = json.dumps(asdict(recipe), sort_keys=True)
+    digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    return Path("qharness-runs") / f"{Path(recipe.model).stem}-{digest}"
+
+
+def identity(made: Plan, contenders: Sequence[Contender]) -> dict[str, Any]:
+    """Everything that the records depend on, as JSON; a run continues only where this is equal."""
+    seed = made.recipe.seed
+    return {
+        "recipe": json.loads(json.dumps(asdict(made.recipe))),
+        "model": {
+            "file": made.artifact.path.name,
+            "sha256": made.artifact.sha256,
+            "output_kind": made.artifact.output_kind,
+            "classes": made.artifact.class_count,
+        },
+        "preprocessing": made.pipeline.describe(),
+        "data": {
+            "folder": str(made.scored.folder),
+            "pictures": len(made.scored.samples),
+            "fingerprint": made.scored.fingerprint(),
+        },
+        "calibration": {
+            "folder": str(made.calibration.folder),
+            "pictures": len(made.calibration.samples),
+            "fingerprint": made.calibration.fingerprint(),
+        },
+        "conditions": [
+            {
+                "name": condition.name,
+                "noise": condition.noise,
+                "setting": condition.setting,
+                "pipeline": condition.pipeline.describe(),
+                "cells": {each.name: each.cell_key(condition, seed) for each in contenders},
+            }
+            for condition in made.conditions
+        ],
+        "environment": environment(),
+    }
+
+
+def _open_folder(store: Store, recipe: Recipe) -> None:
+    """Write the recipe into a new folder, or see that the folder holds a run of this recipe."""
+    if store.recipe_path.exists():
+        there = read_recipe(store.recipe_path)
+        for field in dataclasses.fields(Recipe):
+            old, new = getattr(there, field.name), getattr(recipe, field.name)
+            if old != new:
+                raise HarnessError(
+                    f"{store.folder} holds a run with {field.name} = {old!r}, and this one has {new!r}; "
+                    f"choose another folder with -o"
+                )
+        return
+    if store.folder.exists() and any(store.folder.iterdir()):
+        raise HarnessError(f"{store.folder} is not empty and not a run; choose another folder with -o")
+    store.folder.mkdir(parents=True, exist_ok=True)
+    write_recipe(recipe, store.recipe_path)
+
+
+def _prepared(made: Plan, contenders: Sequence[Contender]) -> dict[str, Any]:
+    """Facts, certificates and findings, read from the live engines once per run."""
+    findings = [*made.findings, *_calibration_findings(made, contenders), *check_contenders(made, contenders)]
+    return {
+        "contenders": {each.name: _describe(each) for each in contenders},
+        "certificates": {name: proof.describe() for name, proof in certificates(made, contenders).items()},
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def _describe(contender: Contender) -> Mapping[str, Any]:
+    artifact = contender.artifact
+    return {
+        "engine": contender.engine,
+        "version": contender.version,
+        "file": artifact.path.name,
+        "sha256": artifact.sha256,
+        "bytes": artifact.path.stat().st_size,
+        "made_by": dict(artifact.made_by),
+        "facts": facts(contender),
+    }
+
+
+def _calibration_findings(made: Plan, contenders: Sequence[Contender]) -> list[Finding]:
+    """Calibration pictures that could not be used."""
+    asked = len(made.calibration.samples)
+    used = {each.artifact.made_by.get("calibration", {}).get("pictures", asked) for each in contenders}
+    lost = asked - min(used, default=asked)
+    if not lost:
+        return []
+    return [Finding("calibration", "warning", f"{lost} of {asked} calibration pictures could not be decoded")]

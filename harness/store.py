@@ -1,0 +1,192 @@
+"""Store: the folder of a run. It may be killed at any moment and continued by the same command.
+
+::
+
+    RUN/recipe.toml        what was asked for; `qharness run RUN/recipe.toml` asks for it again
+    RUN/run.json           what the results depend on: plan, cells, hashes, versions
+    RUN/artifacts/         quantised files, calibration
+    RUN/prepared.json      facts of the contenders, certificates, findings
+    RUN/parts/*.parquet    records; each part is written whole, then renamed into place
+    RUN/report.*           rebuilt from the above at any time
+
+A part holds all records of a fixed slice of the pictures, so a part that exists is complete, and which rows it
+holds does not depend on how the run was interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.errors import HarnessError
+from harness.record import Record
+
+SCHEMA = pa.schema(
+    [
+        ("cell", pa.string()),
+        ("sample", pa.string()),
+        ("label", pa.int32()),
+        ("source", pa.string()),
+        ("prediction", pa.int32()),
+        ("correct", pa.bool_()),
+        ("top5", pa.bool_()),
+        ("margin", pa.float32()),
+        ("log_probability", pa.float32()),
+        ("confidence", pa.float32()),
+        ("error", pa.string()),
+    ]
+)
+TIMING = b"qharness.timing"
+
+
+class Store:
+    """One run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def recipe_path(self) -> Path:
+        """The recipe that this run stands for."""
+        return self.folder / "recipe.toml"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where quantised files and calibrations lie."""
+        return self.folder / "artifacts"
+
+    def claim(self, identity: dict[str, Any]) -> None:
+        """Begin a run here, or continue the one that is here if it is the same.
+
+        Raises:
+            HarnessError: the folder holds another run; the message names the first difference.
+        """
+        file = self.folder / "run.json"
+        if file.exists():
+            difference = _difference(json.loads(file.read_text())["identity"], identity)
+            if difference:
+                raise HarnessError(
+                    f"{self.folder} holds a run that differs in {difference}; "
+                    f"choose another folder with -o, or delete this one"
+                )
+            return
+        (self.folder / "parts").mkdir(parents=True, exist_ok=True)
+        self.write_json("run.json", {"identity": identity})
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run.
+
+        Raises:
+            HarnessError: it is not there, so this folder is not a run that got so far.
+        """
+        file = self.folder / name
+        if not file.exists():
+            raise HarnessError(f"{self.folder} is not a run: it has no {name}; make one with qharness run")
+        content: dict[str, Any] = json.loads(file.read_text())
+        return content
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file of the run whole."""
+        self._write_whole(name, json.dumps(content, indent=1).encode())
+
+    def write_text(self, name: str, content: str) -> Path:
+        """Write a text file of the run whole; returns its path."""
+        self._write_whole(name, content.encode())
+        return self.folder / name
+
+    def has_part(self, index: int) -> bool:
+        """Whether the part is complete."""
+        return self._part(index).exists()
+
+    def write_part(self, index: int, records: Sequence[Record], timing: dict[str, Any]) -> None:
+        """Store a part. Timing travels as metadata: it is no row, and differs between equal runs.
+
+        Raises:
+            HarnessError: the disk is full. Every part before this one is kept.
+        """
+        columns = {
+            name: pa.array([getattr(record, name) for record in records], SCHEMA.field(name).type)
+            for name in SCHEMA.names
+        }
+        schema = SCHEMA.with_metadata({TIMING: json.dumps(timing).encode()})
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns, schema=schema), sink, compression="zstd")
+        self._write_whole(f"parts/{index:06d}.parquet", sink.getvalue().to_pybytes())
+
+    def parts(self) -> list[Path]:
+        """The complete parts, in order."""
+        return sorted((self.folder / "parts").glob("[0-9]*.parquet"))
+
+    def timings(self) -> list[dict[str, Any]]:
+        """What `write_part` was told about each part's time."""
+        return [json.loads(pq.read_schema(part).metadata[TIMING]) for part in self.parts()]
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run SQL over the table ``records``.
+
+        Raises:
+            HarnessError: nothing has been measured yet.
+        """
+        with duckdb.connect() as connection:
+            self._records(connection)
+            return connection.sql(sql).fetchall()
+
+    def columns(self, sql: str) -> dict[str, npt.NDArray[Any]]:
+        """As `query`, as one NumPy array per column."""
+        with duckdb.connect() as connection:
+            self._records(connection)
+            return connection.sql(sql).fetchnumpy()
+
+    def _records(self, connection: duckdb.DuckDBPyConnection) -> None:
+        parts = [str(part) for part in self.parts()]
+        if not parts:
+            raise HarnessError(f"{self.folder} holds no results yet; qharness run continues it")
+        connection.read_parquet(parts).create_view("records")
+
+    def _part(self, index: int) -> Path:
+        return self.folder / "parts" / f"{index:06d}.parquet"
+
+    def _write_whole(self, name: str, content: bytes) -> None:
+        path = self.folder / name
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        try:
+            with unfinished.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise HarnessError(
+                    f"the disk is full at {path}; what was measured before is kept. "
+                    f"Free some space and repeat the command"
+                ) from error
+            raise
+
+
+def _difference(old: Any, new: Any, where: str = "") -> str:
+    """The path of the first difference between two JSON values, with both values; "" when they are equal."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            found = _difference(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+            if found:
+                return found
+        return ""
+    if json.dumps(old) == json.dumps(new):
+        return ""
+    return f"{where} (there {_short(old)}, now {_short(new)})"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

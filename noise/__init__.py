@@ -1,0 +1,50 @@
+"""Noise: every way in which a picture can differ between the laboratory and the device.
+
+Two tables and nothing else. `STEPS` says which function makes a preprocessing step; `NOISES` says which
+steps a noise puts into a pipeline. A new noise is one new file and one row in each.
+
+A row names its target as ``module:attribute``. The module is imported only when somebody asks for the name,
+so a row may need a package that is not installed; ``extra`` says how to get it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["NOISES", "STEPS", "Entry"]
+
+
+class Entry(NamedTuple):
+    """One row: where the thing is, what it is, and the extra of qharness that it needs beyond the base."""
+
+    target: str
+    about: str
+    extra: str | None = None
+
+
+# stage.name -> a factory: keyword parameters (JSON values) -> function(x, rng) -> x
+STEPS = {
+    "decode.pillow": Entry("noise.decode:pillow", "Pillow, converted to 8-bit RGB"),
+    "resize.pillow": Entry("noise.resize:pillow", "Pillow's resize: filters widen when shrinking"),
+    "resize.opencv": Entry("noise.resize:opencv", "OpenCV's resize: fixed-width filters, no antialiasing"),
+    "crop.centre": Entry("noise.crop:centre", "a square from the middle"),
+    "sensor.brightness": Entry("noise.corruptions.brightness:brightness", "the HSV value is raised"),
+    "sensor.defocus_blur": Entry("noise.corruptions.defocus_blur:defocus_blur", "a disk of confusion"),
+    "sensor.gaussian_noise": Entry("noise.corruptions.gaussian_noise:gaussian_noise", "normal noise"),
+    "sensor.impulse_noise": Entry("noise.corruptions.impulse_noise:impulse_noise", "salt and pepper"),
+    "sensor.jpeg_compression": Entry("noise.corruptions.jpeg_compression:jpeg_compression", "one more JPEG round trip"),
+    "normalise.float32": Entry("noise.normalise:float32", "(x / scale - mean) / std in float32"),
+    "layout.nchw": Entry("noise.layout:nchw", "planes, as most exported networks expect"),
+    "layout.nhwc": Entry("noise.layout:nhwc", "interleaved channels, as mobile networks expect"),
+}
+
+# noise -> a mapping: setting -> the step that the noise puts into the pipeline
+NOISES = {
+    "clean": Entry("noise.base:CLEAN", "the pipeline exactly as the artifact declares it"),
+    "gaussian_noise": Entry("noise.corruptions.gaussian_noise:SETTINGS", "sensor noise in low light"),
+    "impulse_noise": Entry("noise.corruptions.impulse_noise:SETTINGS", "dead and hot pixels, bit errors"),
+    "defocus_blur": Entry("noise.corruptions.defocus_blur:SETTINGS", "a lens out of focus"),
+    "brightness": Entry("noise.corruptions.brightness:SETTINGS", "over-exposure, daylight changes"),
+    "jpeg_compression": Entry("noise.corruptions.jpeg_compression:SETTINGS", "a lossy camera or network"),
+    "resize": Entry("noise.resize:SETTINGS", "another resize library or filter than in training"),
+}

@@ -1,0 +1,129 @@
+"""Steps and pipelines: what happens to a picture between the file and the engine, as plain data.
+
+A `Step` is a description, not a function. ``(stage, name, params)`` determines its function entirely, because
+functions are made only by the factories in `noise.STEPS`; so equal descriptions mean equal pixels, and a
+pipeline can be compared, hashed, stored in a run and repeated from there. Nothing here runs a step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+STAGES = ("decode", "resize", "crop", "sensor", "normalise", "layout")
+
+# The values that travel are bytes (before decode), uint8 HWC RGB (until normalise), then float32.
+StepFunction = Callable[[Any, np.random.Generator], Any]
+
+
+class NoiseError(ValueError):
+    """Something about a noise or a pipeline that the user can mend; the message says how."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation on a picture.
+
+    Args:
+        stage: one of `STAGES`.
+        name: the row of `noise.STEPS` under that stage.
+        params: keyword arguments of the factory; JSON values only, so that a step survives being stored.
+    """
+
+    stage: str
+    name: str
+    params: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise NoiseError(f"a step's stage must be one of {', '.join(STAGES)}; got {self.stage!r}")
+
+    @property
+    def row(self) -> str:
+        """The key of this step's factory in `noise.STEPS`."""
+        return f"{self.stage}.{self.name}"
+
+    @property
+    def key(self) -> str:
+        """Canonical JSON: equal exactly when two steps do the same thing."""
+        return json.dumps(self.describe(), sort_keys=True, separators=(",", ":"))
+
+    def describe(self) -> dict[str, Any]:
+        """The step as JSON; `step_from_json` reads it back."""
+        return {"stage": self.stage, "name": self.name, "params": dict(self.params)}
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Steps in the order of `STAGES`, from encoded bytes to the array that an engine is fed."""
+
+    steps: tuple[Step, ...]
+
+    def __post_init__(self) -> None:
+        order = [STAGES.index(step.stage) for step in self.steps]
+        if order != sorted(order):
+            raise NoiseError(
+                f"the steps of a pipeline must follow the stages {' -> '.join(STAGES)}; "
+                f"got {' -> '.join(step.row for step in self.steps)}"
+            )
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits that name what this pipeline does."""
+        text = json.dumps([step.key for step in self.steps])
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The pipeline as JSON; `pipeline_from_json` reads it back."""
+        return [step.describe() for step in self.steps]
+
+    def with_step(self, step: Step) -> Pipeline:
+        """This pipeline with one difference.
+
+        A sensor step is *added* behind the crop: corruptions come on top of a picture. A step of any other
+        stage *replaces* the step of that stage and inherits the parameters that it does not name, so that
+        "OpenCV's area filter" keeps the size that the artifact declares.
+
+        Raises:
+            NoiseError: the stage is to be swapped, and this pipeline has no step there.
+        """
+        if step.stage == "sensor":
+            position = sum(STAGES.index(s.stage) <= STAGES.index("sensor") for s in self.steps)
+            return Pipeline((*self.steps[:position], step, *self.steps[position:]))
+        if not any(s.stage == step.stage for s in self.steps):
+            raise NoiseError(
+                f"{step.row} swaps the {step.stage} step, but this pipeline has none "
+                f"({' -> '.join(s.row for s in self.steps)}); leave that noise out for this artifact"
+            )
+        return Pipeline(
+            tuple(replace(step, params={**s.params, **step.params}) if s.stage == step.stage else s for s in self.steps)
+        )
+
+
+def step_from_json(description: Mapping[str, Any]) -> Step:
+    """The step that `Step.describe` wrote."""
+    try:
+        return Step(str(description["stage"]), str(description["name"]), dict(description["params"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise NoiseError(
+            f"a step must be an object with stage, name and params; got {json.dumps(description)}"
+        ) from error
+
+
+def pipeline_from_json(descriptions: Sequence[Mapping[str, Any]]) -> Pipeline:
+    """The pipeline that `Pipeline.describe` wrote."""
+    return Pipeline(tuple(step_from_json(description) for description in descriptions))
+
+
+def severities(name: str, *params: Mapping[str, Any]) -> dict[str, Step]:
+    """Settings "1", "2", ... of a corruption: one sensor step per severity, mildest first."""
+    return {str(level): Step("sensor", name, each) for level, each in enumerate(params, start=1)}
+
+
+# The noise that changes nothing: its one setting has no step.
+CLEAN: dict[str, Step | None] = {"": None}

@@ -1,0 +1,85 @@
+"""Resize: the step in which training and device most often differ.
+
+"Bilinear" is not one filter. Pillow widens its kernel when it shrinks a picture, so that every source pixel
+counts; OpenCV's kernel keeps its width and skips pixels. The same name gives different pictures.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from noise.base import NoiseError, Step, StepFunction
+
+Picture = npt.NDArray[np.uint8]
+
+PILLOW_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+OPENCV_FILTERS = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+}
+
+# What a device commonly does instead of the Pillow resize that networks are trained with.
+SETTINGS = {name: Step("resize", "opencv", {"filter": name}) for name in OPENCV_FILTERS}
+
+
+def target_size(height: int, width: int, geometry: str, size: int) -> tuple[int, int]:
+    """Height and width after the resize.
+
+    Args:
+        geometry: "shorter_side" keeps the aspect ratio as torchvision's ``Resize(size)`` does, the longer
+            side rounded down; "square" is ``size x size``, as in ImageNet-S.
+
+    >>> target_size(375, 500, "shorter_side", 256)
+    (256, 341)
+    """
+    if geometry == "square":
+        return size, size
+    if geometry != "shorter_side":
+        raise NoiseError(f"a resize's geometry must be 'shorter_side' or 'square'; got {geometry!r}")
+    if height <= width:
+        return size, int(size * width / height)
+    return int(size * height / width), size
+
+
+def pillow(*, geometry: str, size: int, filter: str) -> StepFunction:
+    """Pillow's ``Image.resize``; uint8 HWC RGB in and out. ``filter`` is a key of `PILLOW_FILTERS`."""
+    resample = _choice(filter, PILLOW_FILTERS, "Pillow")
+
+    def apply(picture: Picture, rng: np.random.Generator) -> Picture:
+        del rng
+        height, width = target_size(picture.shape[0], picture.shape[1], geometry, size)
+        return np.asarray(Image.fromarray(picture).resize((width, height), resample))
+
+    return apply
+
+
+def opencv(*, geometry: str, size: int, filter: str) -> StepFunction:
+    """``cv2.resize``; uint8 HWC RGB in and out. ``filter`` is a key of `OPENCV_FILTERS`."""
+    interpolation = _choice(filter, OPENCV_FILTERS, "OpenCV")
+
+    def apply(picture: Picture, rng: np.random.Generator) -> Picture:
+        del rng
+        height, width = target_size(picture.shape[0], picture.shape[1], geometry, size)
+        return cast(Picture, cv2.resize(picture, (width, height), interpolation=interpolation))
+
+    return apply
+
+
+def _choice(name: str, filters: dict[str, Image.Resampling] | dict[str, int], library: str) -> int:
+    if name not in filters:
+        raise NoiseError(f"{library} has no resize filter {name!r}; choose from {', '.join(filters)}")
+    return int(filters[name])

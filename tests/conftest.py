@@ -1,0 +1,53 @@
+"""Fixtures that every test may use, and ``--require``, which turns a skip into a failure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+REQUIREMENTS = ("data", "chromium", "gpu")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require",
+        default="",
+        metavar="NAMES",
+        help=f"fail instead of skipping where these are missing: {', '.join(REQUIREMENTS)} (with commas)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    unknown = {name for name in config.getoption("--require").split(",") if name} - set(REQUIREMENTS)
+    if unknown:
+        raise pytest.UsageError(f"--require takes {', '.join(REQUIREMENTS)}; got {', '.join(sorted(unknown))}")
+
+
+def missing(request: pytest.FixtureRequest, name: str, reason: str) -> None:
+    """Skip with the reason, or fail where ``--require`` names what is missing."""
+    if name in request.config.getoption("--require").split(","):
+        pytest.fail(f"--require={name}, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def real_data(request: pytest.FixtureRequest) -> Path:
+    """The folder with real photographs and pretrained models."""
+    folder = os.environ.get("QHARNESS_DATA", "")
+    if not folder:
+        missing(request, "data", "QHARNESS_DATA does not name a folder with real pictures and models")
+    if not Path(folder).is_dir():
+        missing(request, "data", f"QHARNESS_DATA names {folder}, which is no folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def chromium(request: pytest.FixtureRequest) -> str:
+    """The path of a Chromium that runs without a screen."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        missing(request, "chromium", "no Chromium is installed: apt-get install chromium")
+    return str(found)
