@@ -10,13 +10,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 OUTPUT_KINDS = ("logits", "probabilities")
-SIDECAR_KEYS = ("format", "sha256", "preprocessing", "output_kind", "classes", "made_by")
+FORMATS = ("onnx", "plan")
 
 
 class ArtifactError(ValueError):
@@ -114,18 +114,37 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         return {}
     try:
         sidecar = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{file} is not JSON: {error}") from error
     if not isinstance(sidecar, dict):
         raise ArtifactError(f"{file} must hold one JSON object; got {type(sidecar).__name__}")
-    for key in sidecar:
+    for key, value in sidecar.items():
         if key not in SIDECAR_KEYS:
             near = difflib.get_close_matches(key, SIDECAR_KEYS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ArtifactError(f"{file} has an unknown key {key!r}{hint} Known: {', '.join(SIDECAR_KEYS)}")
-    if sidecar.get("output_kind", "logits") not in OUTPUT_KINDS:
-        raise ArtifactError(f"{file}: output_kind must be one of {OUTPUT_KINDS}; got {sidecar['output_kind']!r}")
+        expected, fits = SIDECAR_KEYS[key]
+        if not fits(value):
+            raise ArtifactError(f"{file}: {key} must be {expected}; got {json.dumps(value)[:60]}")
     return sidecar
+
+
+def _list_of(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(isinstance(each, kind) for each in value)
+
+
+# key -> what its value must be, and the test for it
+SIDECAR_KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "format": ("'onnx' or 'plan'", lambda value: value in FORMATS),
+    "sha256": ("64 hexadecimal digits", lambda value: isinstance(value, str) and len(value) == 64),
+    "preprocessing": ("a list of steps", _list_of(dict)),
+    "output_kind": ("'logits' or 'probabilities'", lambda value: value in OUTPUT_KINDS),
+    "classes": (
+        "a list of different names",
+        lambda value: _list_of(str)(value) and len(set(value)) == len(value),
+    ),
+    "made_by": ("an object", lambda value: isinstance(value, dict)),
+}
 
 
 def write_sidecar(artifact: Artifact) -> Path:

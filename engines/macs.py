@@ -32,6 +32,7 @@ class Layer:
         output: "quantised" when a QuantizeLinear reads the output; "Relu" or "Clip" when one of those stands
             between; else "float".
         shared_input: whether its quantised activation has other readers too.
+        shared_output: whether its quantised output has several readers.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Layer:
     weight: str
     output: str
     shared_input: bool
+    shared_output: bool
 
 
 def macs_of(operator: str, inputs: Sequence[Shape | None], output: Shape) -> int:
@@ -60,8 +62,9 @@ def macs_of(operator: str, inputs: Sequence[Shape | None], output: Shape) -> int
         return per_picture * math.prod((weight or ())[1:])
     if operator == "ConvTranspose":
         return math.prod((activation or ())[1:]) * math.prod((weight or ())[1:])
-    reduced = (activation or (0,))[-1]
-    return per_picture * reduced
+    if operator == "Gemm":
+        return math.prod(weight or ())
+    return per_picture * (activation or (0,))[-1]
 
 
 def layers_from_onnx(path: Path) -> tuple[Layer, ...]:
@@ -110,6 +113,7 @@ class _Graph:
             weight="int4" if node.op_type == "MatMulNBits" else self._quantised_type(node.input[1]),
             output=self._output(node.output[0]),
             shared_input=self._is_shared(node.input[0]),
+            shared_output=self._output_is_shared(node.output[0]),
         )
 
     def _quantised_type(self, name: str) -> str:
@@ -139,3 +143,10 @@ class _Graph:
         if dequantise is None or dequantise.op_type != "DequantizeLinear":
             return False
         return len(self.readers.get(dequantise.input[0], [])) + len(self.readers.get(name, [])) > 2
+
+    def _output_is_shared(self, name: str) -> bool:
+        for quantise in self.readers.get(name, []):
+            for dequantise in self.readers.get(quantise.output[0], []):
+                if self._is_shared(dequantise.output[0]):
+                    return True
+        return False

@@ -10,6 +10,17 @@ from google.protobuf.message import DecodeError
 
 from engines.artifact import Artifact, ArtifactError, TensorSpec, read_sidecar, sha256_of
 
+# Integer operators that were written into the file instead of Q/DQ pairs: there is no float version of them to
+# compare with, and no other engine reads them.
+_INTEGER_OPERATORS = {
+    "ConvInteger",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "QGemm",
+    "QLinearConv",
+    "QLinearMatMul",
+}
+
 # What may stand between a Softmax and the graph's output without changing its meaning.
 _TRANSPARENT = {"QuantizeLinear", "DequantizeLinear", "Identity", "Flatten", "Reshape", "Squeeze", "Cast"}
 
@@ -26,6 +37,12 @@ def artifact_from_onnx(path: Path) -> Artifact:
     model = _load(path)
     weights = _external_files(path, model)
     graph = model.graph
+    integer = sorted({node.op_type for node in graph.node} & _INTEGER_OPERATORS)
+    if integer:
+        raise ArtifactError(
+            f"{path} holds {', '.join(integer)}: it was quantised in QOperator or dynamic form. "
+            f"Give the float model, or the same model quantised as Q/DQ"
+        )
     constants = {initializer.name for initializer in graph.initializer}
     inputs = [_spec(value) for value in graph.input if value.name not in constants]
     outputs = [_spec(value) for value in graph.output]
@@ -54,7 +71,7 @@ def artifact_from_onnx(path: Path) -> Artifact:
 
 def _load(path: Path) -> onnx.ModelProto:
     try:
-        return onnx.load(str(path), load_external_data=False)
+        return onnx.load(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise ArtifactError(f"{path} is not an ONNX file: {error}") from error
 
@@ -82,7 +99,7 @@ def _external_files(path: Path, model: onnx.ModelProto) -> list[Path]:
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type) if tensor.elem_type else None
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+    shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
     return TensorSpec(value.name, "unknown" if dtype is None else dtype.name, shape)
 
 

@@ -91,11 +91,17 @@ def _profile(
     settings.enable_profiling = True
     settings.profile_file_prefix = str(folder / "profile")
     settings.optimized_model_filepath = str(folder / "optimised.onnx")
-    session = ort.InferenceSession(str(artifact.path), settings, providers=[CPU])
+    model = onnx.load(str(artifact.path), load_external_data=False)
+    for node in model.graph.node:
+        node.name = node.name or node.output[0]  # without a name a kernel could not be traced to its layer
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        home = str(artifact.path.parent.resolve())
+        settings.add_session_config_entry("session.model_external_initializers_file_folder_path", home)
+    session = ort.InferenceSession(model.SerializeToString(), settings, providers=[CPU])
     session.run(None, dict(feeds))
     events = json.loads(Path(session.end_profiling()).read_text())
     ran = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
-    return onnx.load(str(folder / "optimised.onnx")), ran
+    return onnx.load(str(folder / "optimised.onnx"), load_external_data=False), ran
 
 
 def _kernels(optimised: onnx.ModelProto, events: Sequence[Mapping[str, Any]]) -> Iterator[Kernel]:
@@ -186,7 +192,7 @@ def _reason(layer: Layer, kernel: Kernel | None, options: EngineOptions) -> str:
             f"{layer.activation} activations: there is no 16-bit integer kernel for {layer.operator}",
         ),
         (
-            layer.activation == "int8" and layer.shared_input,
+            layer.activation == "int8" and (layer.shared_input or layer.shared_output),
             "signed int8 activations with several readers stay in float on x86; write uint8 activations",
         ),
         (

@@ -1,70 +1,28 @@
-"""Calibration: the range of every activation, measured on pictures, kept apart from any target.
-
-Ranges are measured once and can be written as Q/DQ for any target. They belong to one model, one list of
-pictures and one preprocessing, whose hashes they carry.
-"""
+"""Calibration with ONNX Runtime: pictures go through the float model, the ranges of its activations stay."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime as ort
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
 from onnxruntime.quantization.calibrate import create_calibrator
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from engines.artifact import Artifact, sha256_of
+from exporters.base import Calibration, ExportError
 
 Picture = npt.NDArray[np.float32]
 
 # Everything that ONNX Runtime can compute on integers, sorted: a set's order would change from run to run.
 OPERATORS = sorted({*QLinearOpsRegistry, *QDQRegistry})
-
-
-class ExportError(ValueError):
-    """A model or a calibration cannot be exported; the message says what to change."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Ranges of activations, and what they were measured on.
-
-    Args:
-        ranges: tensor name -> (lowest, highest) value seen.
-        method: "minmax".
-        pictures: number of pictures.
-        model_sha256: of the file whose tensors these are.
-        picture_list: hash over the ids and contents of the pictures.
-        preprocessing: hash of the preprocessing that fed them.
-        made_by: tool versions.
-    """
-
-    ranges: Mapping[str, tuple[float, float]]
-    method: str
-    pictures: int
-    model_sha256: str
-    picture_list: str
-    preprocessing: str
-    made_by: Mapping[str, str]
-
-    def describe(self) -> dict[str, Any]:
-        """The calibration as JSON."""
-        return {**self.__dict__, "ranges": {name: list(pair) for name, pair in self.ranges.items()}}
-
-
-def write_calibration(calibration: Calibration, path: Path) -> None:
-    """Store a calibration."""
-    path.write_text(json.dumps(calibration.describe(), indent=1))
 
 
 def fold_constants(artifact: Artifact, path: Path) -> None:
@@ -77,7 +35,9 @@ def fold_constants(artifact: Artifact, path: Path) -> None:
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(path)
-    ort.InferenceSession(str(artifact.path), options, providers=["CPUExecutionProvider"])
+    # From memory, so that weights beside the model end up inside the folded file.
+    model = onnx.load(str(artifact.path)).SerializeToString()
+    ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def calibrate_minmax(
@@ -91,7 +51,7 @@ def calibrate_minmax(
         pictures: float32 [1, 3, H, W] or [1, H, W, 3], one at a time; memory does not grow with their number.
         identity: ``picture_list`` and ``preprocessing``: hashes of what the pictures are.
     """
-    reader = _Reader(input_name, iter(pictures))
+    reader = _Reader(input_name, pictures)
     with tempfile.TemporaryDirectory() as folder, quiet_quantiser():
         calibrator = create_calibrator(
             str(folded),
@@ -100,8 +60,6 @@ def calibrate_minmax(
             calibrate_method=CalibrationMethod.MinMax,
         )
         calibrator.collect_data(reader)
-        if not reader.count:
-            raise ExportError("calibration needs at least one picture; got none")
         ranges = calibrator.compute_data().data
     return Calibration(
         ranges={
@@ -117,20 +75,17 @@ def calibrate_minmax(
     )
 
 
-def hash_of(*texts: str) -> str:
-    """16 hexadecimal digits over texts, in their order."""
-    return hashlib.blake2b(json.dumps(texts).encode(), digest_size=8).hexdigest()
-
-
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """ONNX Runtime's calibrators pull pictures from an object of this shape."""
 
-    def __init__(self, name: str, pictures: Iterator[Picture]) -> None:
-        self.name, self.pictures, self.count = name, pictures, 0
+    def __init__(self, name: str, pictures: Iterable[Picture]) -> None:
+        self.name, self.pictures, self.count = name, iter(pictures), 0
 
     def get_next(self) -> dict[str, Picture] | None:
         picture = next(self.pictures, None)
         if picture is None:
+            if not self.count:
+                raise ExportError("calibration needs at least one picture; got none")
             return None
         self.count += 1
         return {self.name: picture}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from engines.artifact import Artifact, sha256_of, sidecar_path, write_sidecar
 from engines.cpu import kernel_class, saturates
 from engines.onnx_file import artifact_from_onnx
-from exporters.calibration import OPERATORS, Calibration, ExportError, quiet_quantiser
+from exporters.base import Calibration, ExportError, write_calibration
+from exporters.calibration import OPERATORS, Picture, calibrate_minmax, fold_constants, quiet_quantiser
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,25 @@ def target_named(name: str) -> Target:
     if name != "ort-cpu":
         raise ExportError(f"there is no quantisation target {name!r}; choose from ort-cpu")
     return Target(QuantType.QUInt8, QuantType.QInt8, reduce_range=saturates(kernel_class()))
+
+
+def int8_for_ort_cpu(
+    artifact: Artifact, pictures: Iterable[Picture], identity: Mapping[str, str], path: Path
+) -> Artifact:
+    """Calibrate a float model on pictures and write its INT8 file for ONNX Runtime's CPU provider.
+
+    Args:
+        artifact: the float model.
+        pictures: float32 inputs, one at a time.
+        identity: ``picture_list`` and ``preprocessing``: hashes of what the pictures are.
+        path: of the new file; its sidecar and its calibration are written beside it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        folded = Path(folder) / "folded.onnx"
+        fold_constants(artifact, folded)
+        calibration = calibrate_minmax(folded, artifact.input.name, pictures, identity)
+        write_calibration(calibration, path.with_name(f"{artifact.path.stem}.calibration.json"))
+        return onnx_qdq(artifact, folded, calibration, "ort-cpu", path)
 
 
 def onnx_qdq(artifact: Artifact, folded: Path, calibration: Calibration, target: str, path: Path) -> Artifact:

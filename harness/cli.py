@@ -20,7 +20,7 @@ if shadowed:
 
 from engines.artifact import ArtifactError
 from engines.base import EngineError
-from exporters.calibration import ExportError
+from exporters.base import ExportError
 from harness.cost import cost_of, cost_report
 from harness.demo.embedded import demo_recipe
 from harness.doctor import doctor_report
@@ -35,7 +35,7 @@ from harness.report.terminal import terminal_report
 from harness.report.write import HTML, write_reports
 from harness.run import Speed
 from harness.session import default_folder, execute
-from harness.store import Store
+from harness.store import FULL, Store, is_full
 from noise.base import NoiseError
 from noise.presets import preset_names
 
@@ -46,20 +46,29 @@ USER_ERRORS = (HarnessError, ArtifactError, EngineError, ExportError, NoiseError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     try:
         code: int = options.command(options, console)
         return code
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
+    except OSError as error:
+        if not is_full(error):
+            return _bug()
+        print(f"error: {FULL} ({error.filename or 'file unknown'})", file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted; everything measured is kept, and the same command continues", file=sys.stderr)
         return INTERRUPTED
     except Exception:  # noqa: BLE001 - the last door: a bug is shown whole and has its own exit code
-        traceback.print_exc()
-        print("this is a bug in qharness; please report it with the lines above", file=sys.stderr)
-        return BUG
+        return _bug()
+
+
+def _bug() -> int:
+    traceback.print_exc()
+    print("this is a bug in qharness; please report it with the lines above", file=sys.stderr)
+    return BUG
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
@@ -77,7 +86,7 @@ def _measure(recipe: Recipe, options: argparse.Namespace, console: Console) -> i
     folder = Path(options.output) if options.output else default_folder(recipe)
     report = execute(recipe, folder, Speed(options.workers, options.batch), Progress())
     console.print(terminal_report(report))
-    console.print(f"\nReport: {(folder / HTML).resolve()}", soft_wrap=True)
+    console.print(f"\nReport: {(folder / HTML).resolve()}")
     return 0
 
 
@@ -100,7 +109,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
         print(path.resolve())
     else:
         console.print(terminal_report(report))
-        console.print(f"\nReport: {path.resolve()}", soft_wrap=True)
+        console.print(f"\nReport: {path.resolve()}")
     return 0
 
 

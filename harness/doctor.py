@@ -68,15 +68,15 @@ def clashes() -> list[str]:
     ]
 
 
-def _table(what: str, names: NameTable) -> Table:
+def _table(what: str, names: NameTable) -> Group:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column(what)
-    table.add_column("here")
-    table.add_column("about")
-    for name, problem in availability(names).items():
+    for column in (what, "here", "about"):
+        table.add_column(column)
+    found = availability(names)
+    for name, problem in found.items():
         row = names.rows.get(name)
-        table.add_row(name, "yes" if problem is None else f"no: {problem}", row.about if row else "a plug-in")
-    return table
+        table.add_row(name, "no" if problem else "yes", row.about if row else "a plug-in")
+    return Group(Text(), table, *(Text(problem, style="yellow") for problem in found.values() if problem))
 
 
 def _step_problems() -> list[str]:

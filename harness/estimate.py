@@ -7,8 +7,9 @@ picture, which are not independent, count as one observation.
   replaced by the effective one, p (1 - p) / (s**2 / n) (Korn and Graubard, 1998); for one condition that is n.
 - A difference between two engines on the same pictures has the adjusted Wald interval for paired proportions
   (Bonett and Price, 2012): one picture better and one worse are added before the variance is taken, so that
-  "no difference seen" keeps an honest width. For the mean over k conditions each condition gets such a pair,
-  of which the mean sees a k-th.
+  "no difference seen" keeps an honest width. The mean over several conditions gets one whole such pair too:
+  a picture that flips may flip under all of them, and a smaller allowance covers the truth in 70 to 90 % of
+  simulated runs instead of 95 %.
 """
 
 from __future__ import annotations
@@ -80,14 +81,13 @@ def wilson(mean: float, n: float) -> tuple[float, float]:
     return max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half))
 
 
-def paired_difference(before: Values, after: Values, failed: int = 0, conditions: int = 1) -> Estimate:
+def paired_difference(before: Values, after: Values, failed: int = 0) -> Estimate:
     """``after - before`` on the same pictures, with its adjusted Wald interval.
 
     Args:
         before: float64 [n], one number in [0, 1] per picture.
         after: the same for the other engine, pictures in the same order.
         failed: pictures that failed on either.
-        conditions: how many conditions each number is the mean of.
     """
     n = len(before)
     if n != len(after):
@@ -96,7 +96,7 @@ def paired_difference(before: Values, after: Values, failed: int = 0, conditions
         return Estimate(None, None, None, 0, failed, "difference")
     difference = after - before
     adjusted_mean = float(difference.sum()) / (n + 2)
-    second_moment = (float((difference**2).sum()) + 2 / conditions) / (n + 2)
+    second_moment = (float((difference**2).sum()) + 2) / (n + 2)
     half = Z * math.sqrt(max(0.0, second_moment - adjusted_mean**2) / (n + 2))
     low, high = max(-1.0, adjusted_mean - half), min(1.0, adjusted_mean + half)
     return Estimate(float(difference.mean()), low, high, n, failed, "difference")

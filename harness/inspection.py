@@ -11,12 +11,10 @@ from rich.text import Text
 
 from engines.artifact import Artifact
 from engines.base import EngineOptions
-from engines.certificate import Certificate
+from engines.certificate import Certificate, LayerProof
 from engines.onnx_file import artifact_from_onnx
 from harness.errors import unknown
 from harness.registry import ENGINE_TABLE, engine_certifier
-
-SHOWN_FALLBACKS = 30
 
 
 def inspection_report(path: Path, engine: str) -> Group:
@@ -58,12 +56,15 @@ def _kernels(certificate: Certificate) -> Table:
 
 
 def _fallbacks(certificate: Certificate) -> list[Table]:
-    if not certificate.fallbacks:
+    """The layers in float by reason, the most work first."""
+    groups: dict[str, list[LayerProof]] = {}
+    for layer in certificate.fallbacks:
+        groups.setdefault(layer.reason or "", []).append(layer)
+    if not groups:
         return []
-    shown = certificate.fallbacks[:SHOWN_FALLBACKS]
-    table = Table(title=f"layers in float, largest first ({len(shown)} of {len(certificate.fallbacks)})")
-    for column in ("layer", "operator", "MACs", "reason"):
-        table.add_column(column, justify="right" if column == "MACs" else "left")
-    for layer in shown:
-        table.add_row(layer.layer, layer.operator, f"{layer.macs:,}", layer.reason or "")
+    table = Table(title="layers in float", title_justify="left")
+    for column in ("reason", "layers", "MACs", "largest"):
+        table.add_column(column, justify="right" if column in ("layers", "MACs") else "left")
+    for reason, layers in sorted(groups.items(), key=lambda item: -sum(x.macs for x in item[1])):
+        table.add_row(reason, str(len(layers)), f"{sum(x.macs for x in layers):,}", layers[0].layer)
     return [table]

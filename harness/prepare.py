@@ -15,16 +15,11 @@ import numpy.typing as npt
 from engines.artifact import Artifact, ArtifactError
 from engines.base import EngineOptions
 from engines.onnx_file import artifact_from_onnx
-from exporters.calibration import (
-    calibrate_minmax,
-    fold_constants,
-    write_calibration,
-)
-from exporters.qdq import onnx_qdq
 from harness.errors import HarnessError
 from harness.plan import FP32, INTEGER, SIMULATED, Condition, Plan
 from harness.preprocess import compile_tree
 from harness.progress import Progress
+from harness.registry import int8_exporter
 
 
 @dataclass(frozen=True)
@@ -90,15 +85,9 @@ def _quantised(made: Plan, target: str, folder: Path, progress: Progress) -> Art
     found = _found(path, made, identity)
     if found is not None:
         return found
-    folded = folder / f"{made.artifact.path.stem}.folded.onnx"
-    fold_constants(made.artifact, folded)
-    pictures = _pictures(made)
+    quantise = int8_exporter(target)
     with progress.task("calibrate", total=len(made.calibration.samples)) as advance:
-        calibration = calibrate_minmax(folded, made.artifact.input.name, advance.over(pictures), identity)
-    write_calibration(calibration, folder / "calibration.json")
-    written = onnx_qdq(made.artifact, folded, calibration, target, path)
-    folded.unlink()
-    return written
+        return quantise(made.artifact, advance.over(_pictures(made)), identity, path)
 
 
 def _found(path: Path, made: Plan, identity: dict[str, str]) -> Artifact | None:

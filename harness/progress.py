@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -34,6 +34,11 @@ class Progress:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
+
+    def over(self, what: str, items: Sequence[T]) -> Iterator[T]:
+        """The same items under a bar of their own."""
+        with self.task(what, total=len(items)) as advance:
+            yield from advance.over(items)
 
     @contextmanager
     def task(self, what: str, *, total: int, done: int = 0) -> Iterator[Advance]:

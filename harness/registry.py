@@ -8,14 +8,20 @@ is missing. A plug-in adds names through the entry-point groups ``qharness.steps
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from engines import ENGINES
+from engines.artifact import Artifact
 from engines.base import EngineUnavailable, OpenEngine
 from engines.certificate import Certify
+from exporters import INT8
 from harness.errors import HarnessError, unknown
 from noise import NOISES, STEPS
 from noise.base import NoiseError, Step, StepFunction
@@ -102,6 +108,26 @@ def noise_settings(name: str) -> Mapping[str, Step | None]:
 def engine_opener(name: str) -> OpenEngine:
     """The function that opens an engine."""
     return cast(OpenEngine, ENGINE_TABLE.resolve(name))
+
+
+class ExportInt8(Protocol):
+    """What a row of `exporters.INT8` names; see `exporters.qdq.int8_for_ort_cpu`."""
+
+    def __call__(
+        self,
+        artifact: Artifact,
+        pictures: Iterable[npt.NDArray[np.float32]],
+        identity: Mapping[str, str],
+        path: Path,
+    ) -> Artifact: ...
+
+
+INT8_TABLE = Table("INT8 exporter", INT8, "qharness.int8")
+
+
+def int8_exporter(engine: str) -> ExportInt8:
+    """The function that makes the INT8 file of an engine."""
+    return cast(ExportInt8, INT8_TABLE.resolve(engine))
 
 
 def engine_certifier(name: str) -> Certify:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engines.artifact import Artifact
 from harness.errors import HarnessError
+from harness.progress import Progress
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 WORDNET_ID = re.compile(r"n\d{8}")
@@ -42,10 +43,11 @@ class SampleSet:
     folder: Path
     samples: tuple[Sample, ...]
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, progress: Progress | None = None) -> str:
         """A hash over ids, labels and contents: equal exactly when the set is the same."""
         digest = hashlib.blake2b(digest_size=16)
-        for sample in sorted(self.samples, key=lambda sample: sample.id):
+        ordered = sorted(self.samples, key=lambda sample: sample.id)
+        for sample in ordered if progress is None else progress.over("hash pictures", ordered):
             content = hashlib.blake2b(sample.read(), digest_size=16).hexdigest()
             digest.update(f"{sample.id}\0{sample.label}\0{content}\n".encode())
         return digest.hexdigest()

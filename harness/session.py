@@ -34,7 +34,7 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress) -> R
     store = Store(folder)
     _open_folder(store, recipe)
     contenders = prepare(made, store.artifacts, progress)
-    store.claim(identity(made, contenders))
+    store.claim(identity(made, contenders, progress))
     if not (folder / "prepared.json").exists():
         store.write_json("prepared.json", _prepared(made, contenders))
     run(made, contenders, store, speed, progress)
@@ -50,7 +50,7 @@ def default_folder(recipe: Recipe) -> Path:
     return Path("qharness-runs") / f"{Path(recipe.model).stem}-{digest}"
 
 
-def identity(made: Plan, contenders: Sequence[Contender]) -> dict[str, Any]:
+def identity(made: Plan, contenders: Sequence[Contender], progress: Progress) -> dict[str, Any]:
     """Everything that the records depend on, as JSON; a run continues only where this is equal."""
     seed = made.recipe.seed
     return {
@@ -65,7 +65,7 @@ def identity(made: Plan, contenders: Sequence[Contender]) -> dict[str, Any]:
         "data": {
             "folder": str(made.scored.folder),
             "pictures": len(made.scored.samples),
-            "fingerprint": made.scored.fingerprint(),
+            "fingerprint": made.scored.fingerprint(progress),
         },
         "calibration": {
             "folder": str(made.calibration.folder),

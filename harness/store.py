@@ -46,6 +46,12 @@ SCHEMA = pa.schema(
     ]
 )
 TIMING = b"qharness.timing"
+FULL = "the disk is full; what was measured before is kept. Free some space and repeat the command"
+
+
+def is_full(error: OSError) -> bool:
+    """Whether an error means that no space is left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class Store:
@@ -166,11 +172,8 @@ class Store:
             unfinished.replace(path)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise HarnessError(
-                    f"the disk is full at {path}; what was measured before is kept. "
-                    f"Free some space and repeat the command"
-                ) from error
+            if is_full(error):
+                raise HarnessError(f"{FULL} (writing {path})") from error
             raise
 
 

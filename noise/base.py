@@ -108,11 +108,12 @@ class Pipeline:
 def step_from_json(description: Mapping[str, Any]) -> Step:
     """The step that `Step.describe` wrote."""
     try:
-        return Step(str(description["stage"]), str(description["name"]), dict(description["params"]))
+        stage, name, params = description["stage"], description["name"], dict(description["params"])
     except (KeyError, TypeError, ValueError) as error:
         raise NoiseError(
             f"a step must be an object with stage, name and params; got {json.dumps(description)}"
         ) from error
+    return Step(str(stage), str(name), params)
 
 
 def pipeline_from_json(descriptions: Sequence[Mapping[str, Any]]) -> Pipeline:

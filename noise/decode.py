@@ -10,9 +10,6 @@ from PIL import Image, UnidentifiedImageError
 
 from noise.base import NoiseError, StepFunction
 
-# 179 million pixels: Pillow's own limit against decompression bombs, there only a warning.
-MAX_PIXELS = 2 * 89_478_485
-
 
 def pillow() -> StepFunction:
     """Pillow, as torchvision's loader does it: EXIF orientation ignored, ICC profile ignored.
@@ -21,22 +18,17 @@ def pillow() -> StepFunction:
     to 8 bits first; Pillow alone would clip it to white.
 
     Raises (when applied):
-        NoiseError: the bytes are no picture, a broken one, or one of more than `MAX_PIXELS`.
+        NoiseError: the bytes are no picture, a broken one, or one of more than twice Pillow's ``MAX_IMAGE_PIXELS``.
     """
 
     def apply(data: bytes, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         del rng
         try:
             with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise NoiseError(f"the picture has {width} x {height} pixels, more than {MAX_PIXELS:,}")
                 return _rgb_from_image(image)
         except UnidentifiedImageError as error:
             raise NoiseError(f"not a picture: the {len(data)} bytes begin with {data[:8]!r}") from error
-        except (OSError, SyntaxError, ValueError) as error:
-            if isinstance(error, NoiseError):
-                raise
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise NoiseError(f"the picture cannot be decoded: {error}") from error
 
     return apply
@@ -47,6 +39,8 @@ def _rgb_from_image(image: Image.Image) -> npt.NDArray[np.uint8]:
         deep = np.asarray(image).astype(np.int64)
         grey = np.clip(deep // 257, 0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns of the direct way
     return np.array(image.convert("RGB"))
 
 

@@ -279,7 +279,7 @@ def _loss(
     failed = _any_failed([*first, *second])
     changed = np.mean([old.prediction != new.prediction for old, new in zip(first, second, strict=True)], axis=0)
     if means is not None:
-        difference = paired_difference(means[before], means[after], failed, conditions=len(first))
+        difference = paired_difference(means[before], means[after], failed)
         return Loss(step, before, after, difference, None, None, proportion(changed, failed), None)
     old, new = first[0].correct, second[0].correct
     better, worse = int((new > old).sum()), int((old > new).sum())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -34,7 +33,7 @@ def terminal_report(report: Report) -> Group:
         )
     findings = [Text(f"{finding['severity']}: {finding['message']}", style="yellow") for finding in report.findings]
     sentences = [Text(f"- {line}") for line in headline(report)]
-    return Group(table, Padding(Group(*sentences, *findings), (1, 0, 0, 0)))
+    return Group(table, *sentences, *findings)
 
 
 def summary_rows(report: Report) -> list[Row]:

@@ -7,9 +7,9 @@ from harness.plan import FP32, INTEGER, SIMULATED
 from harness.report.build import Loss, Report
 
 STEP_TITLES = {
-    "quantisation": "quantisation loss (fp32 → simulated)",
-    "kernel": "kernel loss (simulated → integer)",
-    "total": "total loss (fp32 → integer)",
+    "quantisation": "quantisation (fp32 → simulated)",
+    "kernel": "kernel (simulated → integer)",
+    "total": "total (fp32 → integer)",
 }
 ORDER = (FP32, SIMULATED, INTEGER)
 
@@ -30,14 +30,20 @@ def points(estimate: Estimate) -> str:
     """A difference in percentage points with its interval: ``-0.4 [-1.6, +0.8]``."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
-    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+    return f"{_signed(estimate.value)} [{_signed(estimate.low)}, {_signed(estimate.high)}]"
 
 
 def plus_minus(estimate: Estimate) -> str:
     """A difference in percentage points and half the width of its interval: ``-0.4 ±1.2``."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
-    return f"{100 * estimate.value:+.1f} ±{50 * (estimate.high - estimate.low):.1f}"
+    return f"{_signed(estimate.value)} ±{50 * (estimate.high - estimate.low):.1f}"
+
+
+def _signed(difference: float) -> str:
+    """Percentage points with their sign, none for what rounds to zero."""
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
 
 
 def short(contender: str, report: Report) -> str:

@@ -1,0 +1,55 @@
+"""Measure everything: ``python -m benchmarks [NAME ...]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks import BENCHMARKS
+from benchmarks.figure import Figure
+from harness.environment import environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Run the named benchmarks, or all, and write their results; the others' results stay."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], metavar="NAME", help=", ".join(BENCHMARKS))
+    names = parser.parse_args().names or list(BENCHMARKS)
+    RESULTS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            print(f"{name} ...", flush=True)
+            figure: Figure = importlib.import_module(BENCHMARKS[name]).measure(Path(folder))
+            content = {**asdict(figure), "environment": environment()}
+            (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+            (RESULTS / f"{name}.md").write_text(markdown(figure))
+            print(markdown(figure))
+
+
+def markdown(figure: Figure) -> str:
+    """The figure as a Markdown section."""
+    machine = environment()
+    keys = list(figure.rows[0])
+    lines = [
+        f"## {figure.title}",
+        "",
+        figure.verdict,
+        "",
+        "| " + " | ".join(keys) + " |",
+        "|" + "---|" * len(keys),
+        *("| " + " | ".join(str(row[key]) for key in keys) + " |" for row in figure.rows),
+        "",
+        f"{machine['processor']} ({machine['kernel_class']}), Python {machine['python']}, "
+        + ", ".join(f"{name} {version}" for name, version in machine["libraries"].items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

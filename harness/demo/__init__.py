@@ -1,0 +1,5 @@
+"""The embedded default: a small network and the pictures it was made for, both synthetic.
+
+They stand in for an ImageNet model and the ImageNet validation set, so that every command runs
+without a download.  `shapes` draws the pictures and `train` makes the network from them.
+"""

@@ -1,0 +1,127 @@
+"""Every row of `engines.ENGINES` passes every conformance check; a new row is tested by being there."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines import ENGINES
+from engines.artifact import Artifact
+from engines.base import Engine, EngineError, EngineOptions, EngineUnavailable, OpenEngine
+from harness.registry import engine_certifier, engine_opener
+from tests.engines import conformance
+from tests.engines.tiny import CLASSES, Shape, pictures, reference, tiny_artifact
+
+BATCH = pictures(3, seed=1)
+OTHER = pictures(3, seed=2)
+OPTIONS = [EngineOptions(), EngineOptions(integer_kernels=False), EngineOptions(threads=2)]
+
+
+@pytest.fixture(params=ENGINES)
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> OpenEngine:
+    """The function that opens the engine, or a skip with the reason why it cannot exist here."""
+    try:
+        found = engine_opener(request.param)
+        found(tiny_artifact(tmp_path), EngineOptions()).close()
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+    return found
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    return tiny_artifact(tmp_path)
+
+
+@pytest.fixture(params=OPTIONS, ids=["integer", "simulated", "two-threads"])
+def options(request: pytest.FixtureRequest) -> EngineOptions:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def opened(opener: OpenEngine, artifact: Artifact, options: EngineOptions) -> partial[Engine]:
+    return partial(opener, artifact, options)
+
+
+def test_engine_declares_the_artifact(opened: partial[Engine], artifact: Artifact) -> None:
+    conformance.check_declares_the_artifact(opened, artifact)
+
+
+def test_engine_refuses_wrong_feeds(opened: partial[Engine]) -> None:
+    conformance.check_refuses_wrong_feeds(opened, BATCH)
+
+
+def test_engine_gives_finite_scores(opened: partial[Engine]) -> None:
+    conformance.check_outputs_are_finite(opened, BATCH)
+
+
+def test_engine_repeats_itself(opened: partial[Engine]) -> None:
+    conformance.check_repeats(opened, BATCH)
+
+
+def test_engine_ignores_earlier_batches(opened: partial[Engine]) -> None:
+    conformance.check_ignores_earlier_batches(opened, BATCH, OTHER)
+
+
+def test_engine_gives_a_picture_alone_the_scores_that_it_has_in_a_batch(opened: partial[Engine]) -> None:
+    conformance.check_rows_do_not_depend_on_the_batch(opened, BATCH)
+
+
+def test_engine_leaves_its_outputs_to_the_caller(opened: partial[Engine]) -> None:
+    conformance.check_caller_owns_outputs(opened, BATCH, OTHER)
+
+
+def test_engine_closes_twice_and_does_not_run_afterwards(opened: partial[Engine]) -> None:
+    conformance.check_closes(opened, BATCH)
+
+
+def test_engine_has_facts_that_agree_with_the_request(opened: partial[Engine], options: EngineOptions) -> None:
+    conformance.check_facts(opened, options)
+
+
+def test_reentrant_engine_gives_four_threads_what_it_gives_one(opened: partial[Engine]) -> None:
+    conformance.check_threads(opened, [pictures(2, seed=seed) for seed in range(8)])
+
+
+def test_engine_matches_the_reference(opened: partial[Engine], artifact: Artifact) -> None:
+    conformance.check_matches_reference(opened, BATCH, reference(artifact.path, {"x": BATCH}))
+
+
+def test_engine_matches_the_reference_on_channels_last(opener: OpenEngine, tmp_path: Path) -> None:
+    artifact = tiny_artifact(tmp_path, Shape(nhwc=True))
+    batch = np.ascontiguousarray(BATCH.transpose(0, 2, 3, 1))
+    wanted = reference(artifact.path, {"x": batch})
+    conformance.check_matches_reference(partial(opener, artifact, EngineOptions()), batch, wanted)
+
+
+def test_engine_of_a_fixed_batch_runs_that_batch_alone(opener: OpenEngine, tmp_path: Path) -> None:
+    artifact = tiny_artifact(tmp_path, Shape(batch=2))
+    with conformance.engine_of(partial(opener, artifact, EngineOptions())) as engine:
+        assert conformance.answer(engine, BATCH[:2]).shape == (2, CLASSES)
+        with pytest.raises(EngineError, match=r"expected float32 \[2, 3, 32, 32\], got float32 \[3, 3, 32, 32\]"):
+            conformance.answer(engine, BATCH)
+
+
+def test_closed_engine_has_no_facts(opened: partial[Engine]) -> None:
+    engine = opened()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.facts()
+
+
+def test_file_that_the_runtime_cannot_open_is_an_engine_error(opener: OpenEngine, artifact: Artifact) -> None:
+    artifact.path.write_bytes(artifact.path.read_bytes().replace(b"GlobalAveragePool", b"GlobalAveragePond"))
+    with pytest.raises(EngineError, match=r"cannot open .*tiny\.onnx"):
+        opener(artifact, EngineOptions())
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_row_says_what_it_is_and_proves_what_ran(name: str) -> None:
+    assert ENGINES[name].about
+    try:
+        assert callable(engine_certifier(name))
+    except EngineUnavailable as error:
+        pytest.skip(str(error))

@@ -1,0 +1,167 @@
+"""Bad input is counted or refused in one message; nothing that was measured is lost."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from harness.errors import HarnessError
+from harness.recipe import Recipe, write_recipe
+from harness.report.build import Report
+from harness.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def data(small: Recipe, tmp_path: Path) -> Path:
+    """Pictures that a test may spoil."""
+    return Path(shutil.copytree(small.data, tmp_path / "data"))
+
+
+def encoded(array: np.ndarray, mode: str, form: str) -> bytes:
+    stored = io.BytesIO()
+    Image.fromarray(array).convert(mode).save(stored, format=form)
+    return stored.getvalue()
+
+
+def test_pictures_that_cannot_be_decoded_are_rows_and_count_as_wrong(
+    small: Recipe, data: Path, run_recipe: Callable[..., Report], tmp_path: Path
+) -> None:
+    first, second, third = sorted(data.glob("*/*.jpg"))[:3]
+    first.write_bytes(first.read_bytes()[:2000])
+    second.write_text("this is no picture")
+    third.write_bytes(b"")
+    report = run_recipe(replace(small, data=str(data), noise=("clean", "brightness:1")))
+    assert report.pictures == 16
+    assert report.failed_pictures == 3
+    assert report.clean is not None
+    for estimate in report.clean.accuracy.values():
+        assert (estimate.n, estimate.failed) == (16, 3)
+        assert estimate.value is not None
+        assert estimate.value <= 13 / 16
+    messages = " ".join(error["error"] for error in report.errors)
+    assert "truncated" in messages
+    assert "not a picture" in messages
+    assert "3 failed and count as wrong" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_unusual_pictures_are_converted_and_listed(
+    small: Recipe, data: Path, run_recipe: Callable[..., Report], tmp_path: Path
+) -> None:
+    first, second, third = sorted(data.glob("*/*.jpg"))[:3]
+    pixels = np.asarray(Image.open(first))
+    first.write_bytes(encoded(pixels, "CMYK", "JPEG"))
+    second.write_bytes(encoded(np.asarray(Image.open(second)), "L", "JPEG"))
+    deep = np.asarray(Image.open(third).convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(third.with_suffix(".png"))
+    third.unlink()
+    report = run_recipe(replace(small, data=str(data), noise=("clean",)))
+    assert report.failed_pictures == 0
+    assert report.sources["JPEG CMYK"] == 1
+    assert report.sources["JPEG L"] == 1
+    assert report.sources["PNG I;16"] == 1
+    assert "JPEG CMYK" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_picture_that_vanishes_during_the_run_is_counted(small: Recipe, data: Path, tmp_path: Path) -> None:
+    from harness.plan import plan
+    from harness.prepare import prepare
+    from harness.progress import Progress
+    from harness.run import Line
+
+    made = plan(replace(small, data=str(data), noise=("clean", "brightness:1"), engines=("ort-cpu:fp32",)))
+    line = Line(made, prepare(made, tmp_path, Progress()), batch=4)
+    made.scored.samples[0].path.unlink()
+    records = line.measure(made.scored.samples[0]).records
+    assert len(records) == 2
+    assert all(record.error and "No such file" in record.error for record in records)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: [path.unlink() for path in data.glob("*/*")], "holds no pictures in class folders"),
+        (shutil.rmtree, "there is no data folder"),
+        (lambda data: [shutil.rmtree(path) for path in data.iterdir()], "has no class folders"),
+        (lambda data: (data / "zebra").mkdir(), "not among the classes that shapes.onnx declares"),
+    ],
+)
+def test_a_folder_that_is_no_labelled_set_is_refused(
+    small: Recipe, data: Path, run_recipe: Callable[..., Report], change: Callable[[Path], object], message: str
+) -> None:
+    change(data)
+    with pytest.raises(HarnessError, match=message):
+        run_recipe(replace(small, data=str(data)))
+
+
+def test_a_model_with_a_fixed_batch_gives_the_same_answers(
+    small: Recipe, finished: Path, run_recipe: Callable[..., Report], tmp_path: Path
+) -> None:
+    model = onnx.load(small.model)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 3
+    fixed = tmp_path / "fixed.onnx"
+    onnx.save(model, fixed)
+    sidecar = Path(small.model + ".json").read_text()
+    (tmp_path / "fixed.onnx.json").write_text(
+        "\n".join(line for line in sidecar.splitlines() if '"sha256"' not in line)
+    )
+    report = run_recipe(replace(small, model=str(fixed)))
+    original = Store(finished).query("select sample, prediction from records order by all")
+    assert Store(tmp_path / "run").query("select sample, prediction from records order by all") == original
+    assert report.failed_pictures == 0
+
+
+def test_probabilities_give_the_same_answers_as_logits(
+    small: Recipe, run_recipe: Callable[..., Report], tmp_path: Path
+) -> None:
+    model = onnx.load(small.model)
+    model.graph.output[0].name = "probabilities"
+    model.graph.node.append(onnx.helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
+    onnx.save(model, tmp_path / "softmax.onnx")
+    recipe = replace(small, noise=("clean",), engines=("ort-cpu:fp32",))
+    run_recipe(recipe, "logits")
+    run_recipe(replace(recipe, model=str(tmp_path / "softmax.onnx"), preprocess="imagenet"), "softmax")
+    softmax, logits = Store(tmp_path / "softmax"), Store(tmp_path / "logits")
+    assert softmax.read_json("run.json")["identity"]["model"]["output_kind"] == "probabilities"
+    for columns in ("prediction", "top5", "round(log_probability, 3)", "round(confidence, 3)"):
+        query = f"select sample, {columns} from records order by all"
+        assert softmax.query(query) == logits.query(query)
+
+
+def test_a_full_disk_keeps_what_was_measured_and_says_so(small: Recipe, finished: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("filling a disk takes a small file system of its own, which only root may mount")
+    recipe, folder, mount = tmp_path / "recipe.toml", tmp_path / "run", tmp_path / "small-disk"
+    write_recipe(small, recipe)
+    mount.mkdir()
+    qharness = f"{sys.executable} -m harness.cli run {recipe} -o {mount}/run --workers 1"
+    # The disk fills up as soon as the first part is there; later there is room again.
+    script = (
+        f"mount -t tmpfs -o size=16m tmpfs {mount} || exit 77; {qharness} & "
+        f"until [ -e {mount}/run/parts/000000.parquet ]; do sleep 0.005; done; "
+        f"dd if=/dev/zero of={mount}/ballast bs=4k 2>/dev/null; wait $!; code=$?; "
+        f"cp -r {mount}/run {folder}; rm {mount}/ballast; {qharness} >/dev/null || exit 78; "
+        f"cp -r {mount}/run {folder}-done; exit $code"
+    )
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode == 77:
+        pytest.skip("mounting a small file system is not allowed here")
+    assert done.returncode == 2, done.stderr
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((folder / "parts").glob(".*")), "a half-written part was left behind"
+    query = "select * from records order by all"
+    assert Store(tmp_path / "run-done").query(query) == Store(finished).query(query)

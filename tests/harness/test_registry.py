@@ -1,0 +1,89 @@
+"""Names become functions; plug-ins add names and cannot take one over."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.doctor import availability, clashes
+from harness.errors import HarnessError
+from harness.plan import plan
+from harness.recipe import Recipe
+from harness.registry import ENGINE_TABLE, NOISE_TABLE, STEP_TABLE, noise_settings, step_function
+from noise.base import Step
+
+PLUGIN = """
+import numpy as np
+from noise.base import severities
+
+SETTINGS = severities("rain", {"drops": 1}, {"drops": 9})
+
+def rain(*, drops):
+    def apply(picture, rng):
+        wet = picture.copy()
+        wet[rng.integers(0, len(wet), drops)] = 255
+        return wet
+    return apply
+"""
+
+
+def install(folder: Path, *points: str) -> None:
+    """A distribution with entry points, as pip would leave it."""
+    (folder / "rain_plugin.py").write_text(PLUGIN)
+    info = folder / "rain_plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rain-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("\n".join(points) + "\n")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    sys.modules.pop("rain_plugin", None)
+
+
+def test_a_plugin_adds_a_noise_that_runs(site: Path, small: Recipe) -> None:
+    install(
+        site,
+        "[qharness.noises]",
+        "rain = rain_plugin:SETTINGS",
+        "[qharness.steps]",
+        "sensor.rain = rain_plugin:rain",
+    )
+    assert "rain" in NOISE_TABLE.names()
+    step = noise_settings("rain")["2"]
+    assert step == Step("sensor", "rain", {"drops": 9})
+    assert step is not None
+    wet = step_function(step)(np.zeros((20, 20, 3), np.uint8), np.random.default_rng(0))
+    assert wet.max() == 255
+    assert [c.name for c in plan(replace(small, noise=("rain",))).conditions] == ["rain:1", "rain:2"]
+
+
+def test_a_plugin_may_not_take_a_built_in_name(site: Path) -> None:
+    install(site, "[qharness.noises]", "brightness = rain_plugin:SETTINGS")
+    with pytest.raises(HarnessError, match=r"'brightness' is built in, but rain_plugin:SETTINGS claims the name"):
+        noise_settings("brightness")
+
+
+def test_a_broken_plugin_keeps_its_own_error(site: Path) -> None:
+    install(site, "[qharness.noises]", "hail = rain_plugin:HAIL")
+    with pytest.raises(AttributeError, match="HAIL"):
+        noise_settings("hail")
+
+
+@pytest.mark.parametrize("table", [ENGINE_TABLE, NOISE_TABLE, STEP_TABLE], ids=lambda table: str(table.what))
+def test_every_row_names_something_that_is_there(table: object) -> None:
+    for name, problem in availability(table).items():  # type: ignore[arg-type]
+        assert problem is None or "pip install 'qharness[" in problem, f"{name}: {problem}"
+
+
+def test_doctor_knows_packages_that_break_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert clashes() == []
+    monkeypatch.setattr("harness.doctor.installed_version", lambda name: "1.0")
+    assert any("qharness[cpu] and qharness[gpu]" in line for line in clashes())

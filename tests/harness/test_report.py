@@ -1,0 +1,140 @@
+"""Every form of the report says the same, and the JSON keeps its schema."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from rich.console import Console
+
+from harness.report.build import Report, report_from_store
+from harness.report.markdown import markdown_report
+from harness.report.page import page
+from harness.report.terminal import summary_rows, terminal_report
+from harness.report.text import headline, percent, points
+from harness.store import Store
+
+
+@pytest.fixture(scope="module")
+def report(finished: Path) -> Report:
+    return report_from_store(Store(finished))
+
+
+def test_the_json_keeps_the_documented_schema(finished: Path) -> None:
+    schema = json.loads((files("harness.report") / "schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads((finished / "report.json").read_text()), schema)
+
+
+def test_the_schema_refuses_what_is_not_a_report(finished: Path) -> None:
+    schema = json.loads((files("harness.report") / "schema.json").read_text())
+    content = json.loads((finished / "report.json").read_text())
+    del content["rows"][0]["losses"][0]["difference"]["n"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(content, schema)
+
+
+def test_means_are_over_settings_and_noises_weigh_the_same(finished: Path, report: Report) -> None:
+    by_name = {row.name: row for row in report.of_kind("condition")}
+    noisy = ["gaussian_noise:3", "brightness:2", "resize:nearest"]
+    assert report.overall is not None
+    for contender, estimate in report.overall.accuracy.items():
+        values = [by_name[name].accuracy[contender].value for name in noisy]
+        assert estimate.value == pytest.approx(np.mean([value or 0 for value in values]))
+
+
+def test_losses_add_up(report: Report) -> None:
+    for row in report.rows:
+        steps = {loss.step: loss.difference.value for loss in row.losses}
+        assert steps["total"] == pytest.approx((steps["quantisation"] or 0) + (steps["kernel"] or 0))
+
+
+def test_better_and_worse_explain_the_difference(report: Report) -> None:
+    for row in report.of_kind("condition"):
+        for loss in row.losses:
+            assert loss.better is not None
+            assert loss.worse is not None
+            assert loss.difference.value == pytest.approx((loss.better - loss.worse) / loss.difference.n)
+
+
+def test_markdown_shows_every_row_and_hash(report: Report) -> None:
+    text = markdown_report(report)
+    for row in report.rows:
+        assert f"| {row.name} |" in text
+        assert points(row.losses[0].difference) in text
+    for facts in report.contenders.values():
+        assert str(facts["sha256"]) in text
+    assert report.identity["data"]["fingerprint"] in text
+
+
+def test_the_terminal_table_fits_eighty_columns(report: Report) -> None:
+    console = Console(width=80, soft_wrap=True)
+    with console.capture() as captured:
+        console.print(terminal_report(report))
+    lines = captured.get().splitlines()
+    table = lines[: next(i for i, line in enumerate(lines) if line.startswith("- "))]
+    assert max(len(line.rstrip()) for line in table) <= 80
+    for row in summary_rows(report):
+        assert any(row.name in line and percent(row.accuracy["ort-cpu:fp32"]) in line for line in table)
+
+
+def test_sentences_lead_with_coverage_and_end_with_the_certificate(report: Report) -> None:
+    lines = headline(report)
+    assert lines[0] == "16 pictures, 4 conditions, 3 versions; none failed."
+    assert "100.0 % of multiply-accumulates ran on integer kernels" in lines[-1]
+
+
+def test_an_unfinished_run_says_so(report: Report) -> None:
+    assert headline(replace(report, planned_pictures=99))[0].startswith("16 of 99 pictures so far")
+
+
+class Balance(HTMLParser):
+    """Checks that tags close in order, and notes every address."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "action")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_fetches_nothing(report: Report) -> None:
+    html = page(report)
+    balance = Balance()
+    balance.feed(html)
+    assert balance.open == []
+    assert balance.addresses == []
+    assert "<script" not in html
+    assert not re.search(r"url\(|@import|https?://", html)
+
+
+def test_names_from_outside_cannot_write_html(report: Report) -> None:
+    hostile = replace(report, errors=[{"error": "<script>alert(1)</script>", "pictures": 1, "first": "<b>"}])
+    assert "<script>alert" not in page(hostile)
+    assert "&lt;script&gt;" in page(hostile)
+
+
+def test_failures_are_listed_in_every_form(report: Report) -> None:
+    failed = replace(report, failed_pictures=2, errors=[{"error": "decode: broken", "pictures": 2, "first": "a/1.jpg"}])
+    assert "2 failed and count as wrong" in headline(failed)[0]
+    assert "| decode: broken | 2 | a/1.jpg |" in markdown_report(failed)
+    assert "decode: broken" in page(failed)

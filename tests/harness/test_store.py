@@ -1,0 +1,77 @@
+"""The store: whole files only, one run per folder, timing apart from rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import HarnessError
+from harness.record import Record
+from harness.run import pictures_per_part
+from harness.store import SCHEMA, Store
+
+RECORDS = st.lists(
+    st.one_of(
+        st.builds(Record, st.just("c"), st.text(max_size=9), st.integers(0, 999), st.text(max_size=9), error=st.text()),
+        st.builds(
+            Record,
+            st.just("c"),
+            st.text(max_size=9),
+            st.integers(0, 999),
+            st.text(max_size=9),
+            st.integers(0, 999),
+            st.booleans(),
+            st.booleans(),
+            st.floats(-99, 99, width=32),
+            st.floats(-99, 0, width=32),
+            st.floats(0, 1, width=32),
+        ),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(records=RECORDS)
+def test_records_read_back_as_they_were_written(
+    records: list[Record], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    store = Store(tmp_path_factory.mktemp("store"))
+    store.claim({})
+    store.write_part(0, records, {"wall_seconds": 1.0})
+    assert [Record(**row) for row in pq.read_table(store.parts()[0]).to_pylist()] == records
+    assert store.timings() == [{"wall_seconds": 1.0}]
+
+
+def test_the_columns_are_the_fields_of_a_record() -> None:
+    assert SCHEMA.names == list(Record.__dataclass_fields__)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"is not a run: it has no run\.json"):
+        Store(tmp_path).read_json("run.json")
+
+
+def test_a_run_without_results_says_how_to_go_on(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.claim({})
+    with pytest.raises(HarnessError, match="holds no results yet; qharness run continues it"):
+        store.query("select 1")
+
+
+def test_a_difference_is_named_by_its_path_and_both_values(tmp_path: Path) -> None:
+    Store(tmp_path).claim({"a": {"b": [1, 2]}, "same": 1})
+    Store(tmp_path).claim({"a": {"b": [1, 2]}, "same": 1})
+    with pytest.raises(HarnessError, match=r"differs in a\.b \(there \[1, 2\], now \[1, 3\]\)"):
+        Store(tmp_path).claim({"a": {"b": [1, 3]}, "same": 1})
+    with pytest.raises(HarnessError, match=r"differs in new \(there null, now 5\)"):
+        Store(tmp_path).claim({"a": {"b": [1, 2]}, "same": 1, "new": 5})
+
+
+@pytest.mark.parametrize(("total", "size"), [(1, 4), (300, 4), (5_000, 20), (50_000, 64)])
+def test_parts_are_small_for_few_pictures_and_few_for_many(total: int, size: int) -> None:
+    assert pictures_per_part(total) == size

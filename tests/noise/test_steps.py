@@ -1,0 +1,207 @@
+"""Resize, crop, normalise, layout and the presets, against the direct call or the obvious formula."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from noise.base import NoiseError, StepFunction
+from noise.crop import centre
+from noise.layout import nchw, nhwc
+from noise.normalise import float32
+from noise.presets import IMAGENET_MEAN, IMAGENET_STD, NORMALISATIONS, pipeline_from_preset, preset_names
+from noise.resize import OPENCV_FILTERS, PILLOW_FILTERS, opencv, pillow, target_size
+
+RNG = np.random.default_rng(0)
+PICTURE = np.random.default_rng(5).integers(0, 256, (75, 100, 3), dtype=np.uint8)
+PORTRAIT = np.ascontiguousarray(PICTURE.transpose(1, 0, 2))
+
+
+def normaliser(name: str) -> StepFunction:
+    """The normalise step of a preset."""
+    params: Any = NORMALISATIONS[name][1]
+    return float32(**params)
+
+
+# A loaded machine is slow, not wrong; and a test that fails must fail again.
+unhurried = settings(deadline=None, derandomize=True)
+
+sides = st.integers(1, 5000)
+sizes = st.integers(1, 1000)
+
+
+@unhurried
+@given(sides, sides, sizes)
+def test_shorter_side_becomes_the_size_and_the_aspect_ratio_stays_within_a_pixel(
+    height: int, width: int, size: int
+) -> None:
+    new_height, new_width = target_size(height, width, "shorter_side", size)
+    assert min(new_height, new_width) == size
+    assert (new_height <= new_width) == (height <= width) or new_height == new_width
+    exact = size * max(height, width) / min(height, width)
+    assert exact - 1 < max(new_height, new_width) <= exact
+
+
+@unhurried
+@given(sides, sides, sizes)
+def test_target_size_is_that_of_torchvision(height: int, width: int, size: int) -> None:
+    # torchvision.transforms.functional._compute_resized_output_size
+    short, long = (width, height) if width <= height else (height, width)
+    new_short, new_long = size, int(size * long / short)
+    expected = (new_long, new_short) if width <= height else (new_short, new_long)
+    assert target_size(height, width, "shorter_side", size) == expected
+
+
+@unhurried
+@given(sides, sides, sizes)
+def test_square_is_square(height: int, width: int, size: int) -> None:
+    assert target_size(height, width, "square", size) == (size, size)
+
+
+def test_unknown_geometry_is_refused_with_the_choices() -> None:
+    with pytest.raises(NoiseError, match="'shorter_side' or 'square'; got 'longer_side'"):
+        target_size(3, 4, "longer_side", 2)
+
+
+@pytest.mark.parametrize("picture", [PICTURE, PORTRAIT], ids=["landscape", "portrait"])
+@pytest.mark.parametrize("name", PILLOW_FILTERS)
+def test_pillow_resize_equals_the_direct_call(name: str, picture: npt.NDArray[np.uint8]) -> None:
+    height, width = (50, 66) if picture is PICTURE else (66, 50)
+    expected = Image.fromarray(picture).resize((width, height), Image.Resampling[name.upper()])
+    assert np.array_equal(pillow(geometry="shorter_side", size=50, filter=name)(picture, RNG), np.array(expected))
+
+
+@pytest.mark.parametrize("picture", [PICTURE, PORTRAIT], ids=["landscape", "portrait"])
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [
+        ("nearest", cv2.INTER_NEAREST),
+        ("bilinear", cv2.INTER_LINEAR),
+        ("bicubic", cv2.INTER_CUBIC),
+        ("area", cv2.INTER_AREA),
+    ],
+)
+def test_opencv_resize_equals_the_direct_call(name: str, flag: int, picture: npt.NDArray[np.uint8]) -> None:
+    height, width = (50, 66) if picture is PICTURE else (66, 50)
+    expected = cv2.resize(picture, (width, height), interpolation=flag)
+    assert np.array_equal(opencv(geometry="shorter_side", size=50, filter=name)(picture, RNG), expected)
+
+
+def test_every_opencv_filter_is_compared() -> None:
+    assert set(OPENCV_FILTERS) == {"nearest", "bilinear", "bicubic", "area"}
+
+
+def test_bilinear_of_pillow_and_opencv_differ_when_shrinking() -> None:
+    smooth = pillow(geometry="square", size=20, filter="bilinear")(PICTURE, RNG)
+    sparse = opencv(geometry="square", size=20, filter="bilinear")(PICTURE, RNG)
+    assert np.std(sparse.astype(float)) > 1.5 * np.std(smooth.astype(float))
+
+
+def test_unknown_filter_is_refused_with_the_choices() -> None:
+    with pytest.raises(NoiseError, match="Pillow has no resize filter 'area'; choose from nearest, box"):
+        pillow(geometry="square", size=8, filter="area")
+    with pytest.raises(NoiseError, match="OpenCV has no resize filter 'lanczos'; choose from nearest, bilinear"):
+        opencv(geometry="square", size=8, filter="lanczos")
+
+
+@unhurried
+@given(st.integers(1, 60), st.integers(0, 9), st.integers(0, 9))
+def test_crop_has_the_offsets_of_torchvision(size: int, above: int, beside: int) -> None:
+    height, width = size + above, size + beside
+    numbered = np.arange(height * width * 3).reshape(height, width, 3)
+    top, left = round((height - size) / 2.0), round((width - size) / 2.0)  # Python rounds halves to even, as there
+    cropped = centre(size=size)(numbered, RNG)
+    assert np.array_equal(cropped, numbered[top : top + size, left : left + size])
+
+
+def test_crop_larger_than_the_picture_is_refused() -> None:
+    with pytest.raises(NoiseError, match="a 76 x 76 crop does not fit a picture of 75 x 100"):
+        centre(size=76)(PICTURE, RNG)
+
+
+@pytest.mark.parametrize("name", NORMALISATIONS)
+def test_normalise_has_the_bits_of_the_float32_formula_on_every_level(name: str) -> None:
+    params: Any = NORMALISATIONS[name][1]
+    picture = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+    got = float32(**params)(picture, RNG)
+    mean, std = np.array(params["mean"], np.float32), np.array(params["std"], np.float32)
+    scale = np.full((1, 1, 1), params["scale"], np.float32)
+    expected = (picture.astype(np.float32) / scale - mean) / std
+    assert got.dtype == expected.dtype == np.float32
+    assert np.array_equal(got.view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"scale": 0.0, "mean": [0, 0, 0], "std": [1, 1, 1]},
+        {"scale": 1.0, "mean": [0, 0], "std": [1, 1, 1]},
+        {"scale": 1.0, "mean": [0, 0, 0], "std": [1, 0, 1]},
+        {"scale": 1.0, "mean": [0, 0, 0], "std": [1, 1, 1, 1]},
+    ],
+    ids=["scale 0", "two means", "deviation 0", "four deviations"],
+)
+def test_normalise_refuses_what_cannot_be_divided(params: dict[str, float | list[float]]) -> None:
+    with pytest.raises(NoiseError, match="three means, three non-zero deviations and a non-zero scale"):
+        float32(**params)  # type: ignore[arg-type]
+
+
+def test_layouts_order_the_axes_and_are_contiguous() -> None:
+    picture = PICTURE.astype(np.float32)
+    planes, rows = nchw()(picture, RNG), nhwc()(picture[:, ::2], RNG)
+    assert planes.shape == (3, 75, 100)
+    assert np.array_equal(planes[1], picture[..., 1])
+    assert np.array_equal(rows, picture[:, ::2])
+    assert planes.flags.c_contiguous
+    assert rows.flags.c_contiguous
+
+
+def test_imagenet_preset_is_torchvisions() -> None:
+    assert pipeline_from_preset("imagenet", size=224).describe() == [
+        {"stage": "decode", "name": "pillow", "params": {}},
+        {
+            "stage": "resize",
+            "name": "pillow",
+            "params": {"geometry": "shorter_side", "size": 256, "filter": "bilinear"},
+        },
+        {"stage": "crop", "name": "centre", "params": {"size": 224}},
+        {
+            "stage": "normalise",
+            "name": "float32",
+            "params": {"scale": 255.0, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+        },
+        {"stage": "layout", "name": "nchw", "params": {}},
+    ]
+
+
+@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_every_preset_ends_in_the_layout_and_crops_to_the_size(name: str, layout: str) -> None:
+    steps = pipeline_from_preset(name, size=96, layout=layout).steps
+    assert steps[-1].name == layout
+    assert {"size": 96} in [dict(step.params) for step in steps if step.stage == "crop"]
+    assert any(step.stage == "resize" for step in steps) != name.endswith("-crop")
+
+
+@pytest.mark.parametrize(
+    ("name", "black", "white"),
+    [("tensorflow", -1.0, 1.0), ("unit", 0.0, 1.0), ("levels", 0.0, 255.0)],
+)
+def test_presets_map_black_and_white_as_they_say(name: str, black: float, white: float) -> None:
+    normalise = normaliser(name)
+    got = normalise(np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8), RNG)
+    assert got.tolist() == [[[black] * 3, [white] * 3]]
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.integers(0, 255))
+def test_imagenet_preset_undoes_to_the_level(level: int) -> None:
+    got = normaliser("imagenet")(np.full((1, 1, 3), level, np.uint8), RNG)[0, 0]
+    assert np.allclose((got * IMAGENET_STD + IMAGENET_MEAN) * 255, level, atol=1e-3)

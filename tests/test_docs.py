@@ -1,0 +1,61 @@
+"""The documents are true: every name and command in the tables is documented, every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.registry import NOISE_TABLE, noise_settings
+from noise.presets import NORMALISATIONS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+
+
+@pytest.mark.parametrize("noise", NOISE_TABLE.rows)
+def test_every_noise_is_in_the_readme_with_its_settings(noise: str) -> None:
+    line = next(line for line in README.splitlines() if line.startswith(f"| `{noise}` |"))
+    settings = [name for name in noise_settings(noise) if name]
+    if settings and settings[0].isdigit():
+        assert f"{settings[0]} to {settings[-1]}" in line
+    else:
+        assert all(name in line for name in settings)
+
+
+def test_every_command_is_in_the_readme() -> None:
+    text = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "--help"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout
+    commands = re.findall(r"^    (\w+) ", text, flags=re.MULTILINE)
+    assert {"demo", "run", "plan", "report", "inspect", "doctor"} <= set(commands)
+    for command in commands:
+        assert f"qharness {command}" in README or f"make {command}" in README, command
+
+
+def test_every_preset_is_in_the_readme() -> None:
+    for name in NORMALISATIONS:
+        assert f"`{name}`" in README
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_files_named_in_the_reading_order_exist() -> None:
+    order = README.split("in this order:")[1].split("```")[1]
+    for name in re.findall(r"^(\S+/\S*)", order, flags=re.MULTILINE):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_makefile_has_the_targets_that_the_readme_names() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", README):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
