@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -62,13 +63,13 @@ def cost_of(made: Plan, speed: Speed, progress: Progress) -> Cost:
 
 def cost_report(made: Plan, cost: Cost, speed: Speed) -> Group:
     """The grid and its cost for a terminal."""
-    grid = Table(title="Grid")
+    grid = Table(title="Grid", title_justify="left", box=SIMPLE_HEAD)
     grid.add_column("noise")
     grid.add_column("settings")
     for noise in dict.fromkeys(condition.noise for condition in made.conditions):
         settings = [c.setting for c in made.conditions if c.noise == noise]
         grid.add_row(noise, ", ".join(settings) or "-")
-    work = Table(title="Work")
+    work = Table(title="Work", title_justify="left", box=SIMPLE_HEAD)
     work.add_column("what")
     work.add_column("count", justify="right")
     work.add_row("pictures scored", f"{len(made.scored.samples):,}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -43,7 +44,7 @@ def _sentence(artifact: Artifact, certificate: Certificate) -> str:
 
 
 def _kernels(certificate: Certificate) -> Table:
-    table = Table()
+    table = Table(box=SIMPLE_HEAD)
     for column in ("kernel", "fed with", "layers", "MACs"):
         table.add_column(column, justify="left" if column in ("kernel", "fed with") else "right")
     groups: dict[tuple[str, str], list[int]] = {}
@@ -62,7 +63,7 @@ def _fallbacks(certificate: Certificate) -> list[Table]:
         groups.setdefault(layer.reason or "", []).append(layer)
     if not groups:
         return []
-    table = Table(title="layers in float", title_justify="left")
+    table = Table(title="layers in float", title_justify="left", box=SIMPLE_HEAD)
     for column in ("reason", "layers", "MACs", "largest"):
         table.add_column(column, justify="right" if column in ("layers", "MACs") else "left")
     for reason, layers in sorted(groups.items(), key=lambda item: -sum(x.macs for x in item[1])):

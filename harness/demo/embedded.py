@@ -9,7 +9,7 @@ from harness.recipe import Recipe
 
 
 def demo_recipe() -> Recipe:
-    """All noises on the embedded network; calibrated on embedded pictures that are not scored."""
+    """The default noises on the embedded network; calibrated on embedded pictures that are not scored."""
     home = Path(str(files("harness.demo")))
     return Recipe(
         model=str(home / "shapes.onnx"),

@@ -1,6 +1,7 @@
 """Make `shapes.onnx`: draw training pictures, train a small residual network, fold and export it.
 
-Needs PyTorch, which the rest of the package does not.  Takes some minutes on two CPU cores.
+Needs PyTorch, which the rest of the package does not: ``pip install 'qharness[cpu,torch]'``, then
+``python -m harness.demo.train``. `training.json` records how long it took and what it reached.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import multiprocessing
 import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -25,14 +26,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from engines.artifact import sidecar_path, write_sidecar
+from engines.onnx_file import artifact_from_onnx
 from harness.demo.shapes import CLASSES, JPEG_QUALITY, draw_numbered
+from noise.presets import IMAGENET_MEAN, IMAGENET_STD, pipeline_from_preset
 
 Pixels = npt.NDArray[np.uint8]
 
 CROP_SIDE = 224
 RESIZED_SIDE = 256
-MEAN = (0.485, 0.456, 0.406)
-STANDARD_DEVIATION = (0.229, 0.224, 0.225)
 RISING_SHARE = 0.2  # of the training, with the learning rate going up
 
 
@@ -166,7 +168,7 @@ def photographs(split: str, *, per_class: int, seed: int) -> tuple[Tensor, Tenso
 
 def normalise(pictures: Tensor) -> Tensor:
     """From [0, 1] to what the network takes; float32 [pictures, 3, height, width]."""
-    mean, deviation = torch.tensor(MEAN), torch.tensor(STANDARD_DEVIATION)
+    mean, deviation = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     return (pictures - mean[:, None, None]) / deviation[:, None, None]
 
 
@@ -232,6 +234,18 @@ def export(network: ShapesNet, path: Path) -> None:
     )
 
 
+def declare(path: Path) -> None:
+    """Write the sidecar: the preprocessing that the network was trained with, and its classes."""
+    sidecar_path(path).unlink(missing_ok=True)  # of an earlier network
+    artifact = replace(
+        artifact_from_onnx(path),
+        preprocessing=tuple(pipeline_from_preset("imagenet", size=CROP_SIDE).describe()),
+        classes=CLASSES,
+        made_by={"tool": "harness/demo/train.py", "torch": torch.__version__},
+    )
+    write_sidecar(artifact)
+
+
 def accuracy(path: Path, pictures: Tensor, labels: Tensor) -> float:
     """Top-1 share in [0, 1] of an exported network on the central crops, through ONNX Runtime."""
     runtime = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -262,6 +276,7 @@ def main() -> None:
     multiplications = multiply_accumulates(network)
     model = arguments.folder / "shapes.onnx"
     export(network, model)
+    declare(model)
     held_out, truth = photographs("score", per_class=recipe.score_per_class, seed=recipe.seed)
     record = {
         "architecture": str(network),
