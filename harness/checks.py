@@ -50,34 +50,36 @@ def check_contenders(made: Plan, contenders: Sequence[Contender]) -> list[Findin
     findings = []
     for contender in contenders:
         with closing(_open(contender)) as engine:
-            findings += _check_repeats(contender, engine, batch)
-            findings += _check_outputs(contender, engine, batch)
+            findings += _check(contender, engine, batch)
     if any(finding.check == "preprocessing" for finding in made.findings):
         findings += _check_presets(made, contenders)
     return findings
 
 
-def _check_repeats(contender: Contender, engine: Engine, batch: Batch) -> list[Finding]:
+def _check(contender: Contender, engine: Engine, batch: Batch) -> list[Finding]:
     fixed = contender.artifact.fixed_batch
     once = _run(contender, engine, batch[: fixed or len(batch)])
+    if not np.isfinite(once).all():
+        text = f"{contender.name} gives numbers that are not finite on clean pictures"
+        return [Finding("outputs", "warning", text)]
     again = _run(contender, engine, batch[: fixed or len(batch)])
+    alone = once if fixed else np.concatenate([_run(contender, engine, one[None]) for one in batch])
+    return [*_check_repeats(contender, once, again, alone), *_check_outputs(contender, once)]
+
+
+def _check_repeats(contender: Contender, once: Batch, again: Batch, alone: Batch) -> list[Finding]:
     if not np.array_equal(once, again):
         worst = float(np.abs(once - again).max())
         text = f"{contender.name} answers differently when asked twice: outputs move by up to {worst:.3g}"
         return [Finding("repeatability", "warning", text)]
-    if fixed is None:
-        alone = np.concatenate([_run(contender, engine, one[None]) for one in batch])
-        if not np.array_equal(once, alone):
-            worst = float(np.abs(once - alone).max())
-            text = f"{contender.name} depends on the size of the batch: outputs move by up to {worst:.3g}"
-            return [Finding("batch", "warning", text)]
+    if not np.array_equal(once, alone):
+        worst = float(np.abs(once - alone).max())
+        text = f"{contender.name} depends on the size of the batch: outputs move by up to {worst:.3g}"
+        return [Finding("batch", "warning", text)]
     return []
 
 
-def _check_outputs(contender: Contender, engine: Engine, batch: Batch) -> list[Finding]:
-    outputs = _run(contender, engine, batch[: contender.artifact.fixed_batch or len(batch)])
-    if not np.isfinite(outputs).all():
-        return [Finding("outputs", "warning", f"{contender.name} gives numbers that are not finite on clean pictures")]
+def _check_outputs(contender: Contender, outputs: Batch) -> list[Finding]:
     looks_normalised = bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-3))
     declared = contender.artifact.output_kind
     if looks_normalised and declared == "logits":

@@ -36,7 +36,7 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress) -> R
     contenders = prepare(made, store.artifacts, progress)
     store.claim(identity(made, contenders, progress))
     if not (folder / "prepared.json").exists():
-        store.write_json("prepared.json", _prepared(made, contenders))
+        store.write_json("prepared.json", _prepared(made, contenders, progress))
     run(made, contenders, store, speed, progress)
     report = report_from_store(store)
     write_reports(report, store)
@@ -104,12 +104,18 @@ def _open_folder(store: Store, recipe: Recipe) -> None:
     write_recipe(recipe, store.recipe_path)
 
 
-def _prepared(made: Plan, contenders: Sequence[Contender]) -> dict[str, Any]:
+def _prepared(made: Plan, contenders: Sequence[Contender], progress: Progress) -> dict[str, Any]:
     """Facts, certificates and findings, read from the live engines once per run."""
-    findings = [*made.findings, *_calibration_findings(made, contenders), *check_contenders(made, contenders)]
+    with progress.task("check engines", total=3) as advance:
+        described = {each.name: _describe(each) for each in contenders}
+        advance()
+        proofs = {name: proof.describe() for name, proof in certificates(made, contenders).items()}
+        advance()
+        findings = [*made.findings, *_calibration_findings(made, contenders), *check_contenders(made, contenders)]
+        advance()
     return {
-        "contenders": {each.name: _describe(each) for each in contenders},
-        "certificates": {name: proof.describe() for name, proof in certificates(made, contenders).items()},
+        "contenders": described,
+        "certificates": proofs,
         "findings": [asdict(finding) for finding in findings],
     }
 

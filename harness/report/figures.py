@@ -106,7 +106,7 @@ def loss_forest(rows: Sequence[Row], steps: Sequence[tuple[str, str]], report: R
             parts.append(
                 f'<line class="{"zero" if tick == 0 else "grid"}" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8}" '
                 f'y2="{top + line * len(rows)}"/><text class="tick" x="{x:.1f}" y="{top - 12}" '
-                f'text-anchor="middle">{100 * tick:+.0f}</text>'
+                f'text-anchor="middle">{f"{100 * tick:+.0f}" if tick else "0"}</text>'
             )
         for position, row in enumerate(rows):
             loss = next((each for each in row.losses if (each.step, each.after) == (step, after)), None)

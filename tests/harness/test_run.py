@@ -1,0 +1,115 @@
+"""The loop and the checks with engines that fail, by doubles that each fail in one way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from shutil import copytree
+
+import pytest
+
+from engines import ENGINES, Entry
+from harness.errors import HarnessError
+from harness.plan import plan
+from harness.prepare import prepare
+from harness.progress import Progress
+from harness.recipe import Recipe
+from harness.report.build import Report
+from harness.run import Speed
+from tests.harness import doubles
+
+Use = Callable[[str], Recipe]
+
+
+@pytest.fixture
+def use(small: Recipe, monkeypatch: pytest.MonkeyPatch) -> Use:
+    """The small recipe on a double of an engine, in floating point alone."""
+
+    def with_double(name: str) -> Recipe:
+        row = Entry(f"tests.harness.doubles:{name}", "a double", "cpu", "engines.ort_certificate:certify_cpu")
+        monkeypatch.setitem(ENGINES, "double", row)
+        return replace(small, engines=("double:fp32",), noise=("clean", "brightness:5"))
+
+    return with_double
+
+
+def test_a_batch_that_fails_is_tried_picture_by_picture(use: Use, run_recipe: Callable[..., Report]) -> None:
+    report = run_recipe(use("Fragile"))
+    assert report.pictures == 16
+    assert 0 < report.failed_pictures < 16
+    assert {error["error"] for error in report.errors} == {"engine: too bright"}
+    clean, bright = report.of_kind("condition")
+    assert clean.accuracy["double:fp32"].failed < bright.accuracy["double:fp32"].failed < 16
+
+
+def test_failures_do_not_depend_on_the_batch(use: Use, run_recipe: Callable[..., Report]) -> None:
+    recipe = use("Fragile")
+    one = run_recipe(recipe, "one", Speed(workers=2, batch=1))
+    many = run_recipe(recipe, "many", Speed(workers=2, batch=8))
+    assert one.errors == many.errors
+    assert [row.accuracy for row in one.rows] == [row.accuracy for row in many.rows]
+
+
+def test_answers_that_are_no_numbers_are_failures(use: Use, run_recipe: Callable[..., Report]) -> None:
+    report = run_recipe(use("NotFinite"), speed=Speed(batch=2))
+    assert report.failed_pictures == 16
+    assert report.errors[0]["error"] == "16 of 16 outputs are not finite"
+    assert [finding["check"] for finding in report.findings] == ["outputs"]
+
+
+def test_an_engine_that_is_not_reentrant_is_called_by_one_worker_at_a_time(
+    use: Use, run_recipe: Callable[..., Report]
+) -> None:
+    assert run_recipe(use("Alone"), speed=Speed(workers=4, batch=1)).failed_pictures == 0
+
+
+def test_batches_are_as_large_as_asked_for_and_no_larger(use: Use, run_recipe: Callable[..., Report]) -> None:
+    recipe = replace(use("DoubleEngine"), noise=("clean", "brightness", "resize"))
+    doubles.calls.clear()
+    run_recipe(recipe, speed=Speed(workers=1, batch=4))
+    # Ten conditions of each of 16 pictures: 4 + 4 + 2. The checks before the run take 8 at once or 1.
+    assert doubles.calls.count(4) == 2 * 16
+    assert doubles.calls.count(2) == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "message"),
+    [
+        ("Moody", "repeatability", "answers differently when asked twice"),
+        ("Sociable", "batch", "depends on the size of the batch"),
+        ("Probabilities", "outputs", "positive and sum to one, but are declared as logits"),
+    ],
+)
+def test_an_engine_that_misbehaves_is_a_finding(
+    use: Use, run_recipe: Callable[..., Report], name: str, check: str, message: str
+) -> None:
+    findings = run_recipe(use(name)).findings
+    assert [finding["check"] for finding in findings] == [check]
+    assert message in findings[0]["message"]
+
+
+def test_a_sound_engine_has_no_findings(use: Use, run_recipe: Callable[..., Report]) -> None:
+    assert run_recipe(use("DoubleEngine")).findings == []
+
+
+def test_calibration_pictures_that_cannot_be_read_are_left_out_and_said(
+    small: Recipe, run_recipe: Callable[..., Report], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("calibrate") / "pictures"
+    copytree(small.calibrate, folder)
+    recipe = replace(small, calibrate=str(folder), noise=("clean",), limit=4)
+    used = [sample.path for sample in plan(recipe).calibration.samples]
+    used[0].write_text("no picture")
+    report = run_recipe(recipe)
+    assert report.contenders["ort-cpu:integer"]["made_by"]["calibration"]["pictures"] == 7
+    assert [finding["message"] for finding in report.findings] == ["1 of 8 calibration pictures could not be decoded"]
+    for path in used[:5]:
+        path.write_text("no picture")
+    with pytest.raises(HarnessError, match="5 of 8 calibration pictures cannot be read"):
+        prepare(plan(recipe), folder.parent / "again", Progress())
+
+
+def test_the_busy_share_is_a_share(use: Use, run_recipe: Callable[..., Report]) -> None:
+    timing = run_recipe(use("DoubleEngine")).timing
+    assert 0 < timing["engine_busy_fraction"] < 1
+    assert timing["pictures_per_second"] > 0
