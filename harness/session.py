@@ -33,13 +33,14 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress) -> R
     made = plan(recipe)
     store = Store(folder)
     _open_folder(store, recipe)
-    contenders = prepare(made, store.artifacts, progress)
-    store.claim(identity(made, contenders, progress))
-    if not (folder / "prepared.json").exists():
-        store.write_json("prepared.json", _prepared(made, contenders, progress))
-    run(made, contenders, store, speed, progress)
-    report = report_from_store(store)
-    write_reports(report, store)
+    with store.locked():
+        contenders = prepare(made, store.artifacts, progress)
+        store.claim(identity(made, contenders, progress))
+        if not (folder / "prepared.json").exists():
+            store.write_json("prepared.json", _prepared(made, contenders, progress))
+        run(made, contenders, store, speed, progress)
+        report = report_from_store(store)
+        write_reports(report, store)
     return report
 
 

@@ -16,9 +16,11 @@ holds does not depend on how the run was interrupted.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,22 @@ class Store:
     def artifacts(self) -> Path:
         """Where quantised files and calibrations lie."""
         return self.folder / "artifacts"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from working in this folder. The lock dies with the process, however it dies.
+
+        Raises:
+            HarnessError: another process is at work here.
+        """
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise HarnessError(
+                    f"another qharness is at work in {self.folder}; wait for it, or choose another folder with -o"
+                ) from error
+            yield
 
     def claim(self, identity: dict[str, Any]) -> None:
         """Begin a run here, or continue the one that is here if it is the same.

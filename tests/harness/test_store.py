@@ -72,6 +72,14 @@ def test_a_difference_is_named_by_its_path_and_both_values(tmp_path: Path) -> No
         Store(tmp_path).claim({"a": {"b": [1, 2]}, "same": 1, "new": 5})
 
 
+def test_two_processes_may_not_work_in_one_folder(tmp_path: Path) -> None:
+    second = Store(tmp_path).locked()
+    with Store(tmp_path).locked(), pytest.raises(HarnessError, match="another qharness is at work"):
+        second.__enter__()
+    with Store(tmp_path).locked():
+        assert (tmp_path / ".lock").exists()
+
+
 @pytest.mark.parametrize(("total", "size"), [(1, 4), (300, 4), (5_000, 20), (50_000, 64)])
 def test_parts_are_small_for_few_pictures_and_few_for_many(total: int, size: int) -> None:
     assert pictures_per_part(total) == size
