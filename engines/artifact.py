@@ -137,7 +137,7 @@ def _list_of(kind: type) -> Callable[[Any], bool]:
 SIDECAR_KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "format": ("'onnx' or 'plan'", lambda value: value in FORMATS),
     "sha256": ("64 hexadecimal digits", lambda value: isinstance(value, str) and len(value) == 64),
-    "preprocessing": ("a list of steps", _list_of(dict)),
+    "preprocessing": ("a list of steps", lambda value: _list_of(dict)(value) and bool(value)),
     "output_kind": ("'logits' or 'probabilities'", lambda value: value in OUTPUT_KINDS),
     "classes": (
         "a list of different names",

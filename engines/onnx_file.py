@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def _external_files(path: Path, model: onnx.ModelProto) -> list[Path]:
     """Files with weights outside the model file. One that leads out of the folder is an attack or a mistake."""
     folder = path.parent.resolve()
     files: dict[str, Path] = {}
-    for tensor in model.graph.initializer:
+    for tensor in _tensors(model.graph):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
@@ -94,6 +95,16 @@ def _external_files(path: Path, model: onnx.ModelProto) -> list[Path]:
             raise ArtifactError(f"{path}: its weights file {location!r} is missing; put it into {path.parent}")
         files[location] = file
     return [files[location] for location in sorted(files)]
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every constant of a graph, those inside nodes and inner graphs too."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

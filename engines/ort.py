@@ -12,6 +12,7 @@ from engines.base import Array, EngineError, EngineOptions
 from engines.cpu import kernel_class, processor_name
 
 CPU = "CPUExecutionProvider"
+SIMULATE = "session.disable_quant_qdq"
 
 # ORT's exceptions have no common class of their own.
 _state = ort.capi.onnxruntime_pybind11_state
@@ -37,7 +38,7 @@ def session_options(options: EngineOptions) -> ort.SessionOptions:
         # Q/DQ pairs stay where the file has them. Only the basic optimisations run beside that: they keep the
         # bits of the unoptimised graph, while layout optimisation changes the order of float sums, and with
         # it which activations round up: as large a change as going to integer kernels.
-        session.add_session_config_entry("session.disable_quant_qdq", "1")
+        session.add_session_config_entry(SIMULATE, "1")
         session.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     return session
 
@@ -50,7 +51,6 @@ class OrtEngine:
     def __init__(self, artifact: Artifact, options: EngineOptions, provider: str) -> None:
         self.inputs: tuple[TensorSpec, ...] = (artifact.input,)
         self.outputs: tuple[TensorSpec, ...] = (artifact.output,)
-        self._options = options
         self._path = artifact.path
         try:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
@@ -84,7 +84,7 @@ class OrtEngine:
             "kernel_class": kernel_class(),
             "optimisation": live.graph_optimization_level.name,
             "threads": live.intra_op_num_threads,
-            "integer_kernels": self._options.integer_kernels,
+            "integer_kernels": not _is_set(live, SIMULATE),
         }
 
     def close(self) -> None:
@@ -95,3 +95,11 @@ class OrtEngine:
 def open_cpu(artifact: Artifact, options: EngineOptions) -> OrtEngine:
     """An engine on ONNX Runtime's CPU provider."""
     return OrtEngine(artifact, options, CPU)
+
+
+def _is_set(session: ort.SessionOptions, entry: str) -> bool:
+    """Whether a live session has a configuration entry at "1"."""
+    try:
+        return bool(session.get_session_config_entry(entry) == "1")
+    except RuntimeError:  # ONNX Runtime's way to say that the entry was never made
+        return False

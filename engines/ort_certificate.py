@@ -23,7 +23,7 @@ from engines.base import Array, EngineError, EngineOptions
 from engines.certificate import Certificate, LayerProof
 from engines.cpu import kernel_class
 from engines.macs import Layer, layers_from_onnx, macs_of
-from engines.ort import CPU, session_options
+from engines.ort import CPU, OrtFailure, session_options
 
 # Kernel in the optimised graph -> the operator it stands for, and the places of activation and weight among
 # its inputs.
@@ -97,8 +97,11 @@ def _profile(
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         home = str(artifact.path.parent.resolve())
         settings.add_session_config_entry("session.model_external_initializers_file_folder_path", home)
-    session = ort.InferenceSession(model.SerializeToString(), settings, providers=[CPU])
-    session.run(None, dict(feeds))
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), settings, providers=[CPU])
+        session.run(None, dict(feeds))
+    except OrtFailure as error:
+        raise EngineError(f"ONNX Runtime {ort.__version__} cannot run {artifact.path}: {error}") from error
     events = json.loads(Path(session.end_profiling()).read_text())
     ran = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
     return onnx.load(str(folder / "optimised.onnx"), load_external_data=False), ran

@@ -17,6 +17,7 @@ from onnxruntime.quantization.calibrate import create_calibrator
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from engines.artifact import Artifact, sha256_of
+from engines.ort import OrtFailure
 from exporters.base import Calibration, ExportError
 
 Picture = npt.NDArray[np.float32]
@@ -28,6 +29,8 @@ OPERATORS = sorted({*QLinearOpsRegistry, *QDQRegistry})
 def fold_constants(artifact: Artifact, path: Path) -> None:
     """Write the model with batch norms folded into convolutions and constants computed.
 
+    Raises `ExportError` for a model that ONNX Runtime refuses.
+
     A batch norm left on its own would be quantised as a layer of its own, between a convolution and the ReLU
     that belongs to it: the convolution's integer kernel would then not be followed by an integer ReLU.
     """
@@ -37,7 +40,10 @@ def fold_constants(artifact: Artifact, path: Path) -> None:
     options.optimized_model_filepath = str(path)
     # From memory, so that weights beside the model end up inside the folded file.
     model = onnx.load(str(artifact.path)).SerializeToString()
-    ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except OrtFailure as error:
+        raise ExportError(f"ONNX Runtime {ort.__version__} cannot open {artifact.path}: {error}") from error
 
 
 def calibrate_minmax(

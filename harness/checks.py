@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.base import Engine, call
+from engines.base import Engine, EngineError, call
 from engines.certificate import Certificate
-from harness.plan import FP32, Finding, Plan
-from harness.prepare import Contender, certified
+from harness.plan import FP32, SIMULATED, Finding, Plan
+from harness.prepare import Contender
 from harness.preprocess import compile_tree
 from harness.registry import engine_certifier, engine_opener
 from harness.samples import Sample
@@ -32,15 +32,25 @@ def facts(contender: Contender) -> dict[str, Any]:
 
 
 def certificates(made: Plan, contenders: Sequence[Contender]) -> dict[str, Certificate]:
-    """The integer-execution certificate of every contender that claims integer kernels."""
-    batch, _ = _batch(made.pipeline, made, PICTURES)
+    """The integer-execution certificate of every quantised contender.
+
+    Raises:
+        EngineError: a simulation ran on integer kernels, so it would simulate nothing.
+    """
+    batch, _ = _batch(made.pipeline, made, 1)
     size = made.artifact.fixed_batch or 1
     proofs = {}
     for contender in contenders:
-        if certified(contender):
-            certify = engine_certifier(contender.engine)
-            feeds = {contender.artifact.input.name: np.resize(batch, (size, *batch.shape[1:]))}
-            proofs[contender.name] = certify(contender.artifact, contender.options, feeds)
+        if contender.version == FP32:
+            continue
+        certify = engine_certifier(contender.engine)
+        feeds = {contender.artifact.input.name: np.resize(batch, (size, *batch.shape[1:]))}
+        proof = proofs[contender.name] = certify(contender.artifact, contender.options, feeds)
+        if contender.version == SIMULATED and proof.integer_macs:
+            raise EngineError(
+                f"{contender.name} should run in floating point, but {proof.integer_macs:,} of "
+                f"{proof.total_macs:,} multiply-accumulates ran on integer kernels"
+            )
     return proofs
 
 
@@ -51,19 +61,16 @@ def check_contenders(made: Plan, contenders: Sequence[Contender]) -> list[Findin
     for contender in contenders:
         with closing(_open(contender)) as engine:
             findings += _check(contender, engine, batch)
-    if any(finding.check == "preprocessing" for finding in made.findings):
-        findings += _check_presets(made, contenders)
     return findings
 
 
 def _check(contender: Contender, engine: Engine, batch: Batch) -> list[Finding]:
-    fixed = contender.artifact.fixed_batch
-    once = _run(contender, engine, batch[: fixed or len(batch)])
+    once = _answers(contender, engine, batch, len(batch))
     if not np.isfinite(once).all():
         text = f"{contender.name} gives numbers that are not finite on clean pictures"
         return [Finding("outputs", "warning", text)]
-    again = _run(contender, engine, batch[: fixed or len(batch)])
-    alone = once if fixed else np.concatenate([_run(contender, engine, one[None]) for one in batch])
+    again = _answers(contender, engine, batch, len(batch))
+    alone = _answers(contender, engine, batch, 1)
     return [*_check_repeats(contender, once, again, alone), *_check_outputs(contender, once)]
 
 
@@ -92,24 +99,25 @@ def _check_outputs(contender: Contender, outputs: Batch) -> list[Finding]:
     return [Finding("outputs", "warning", f"{contender.name}: {text}; {hint}")]
 
 
-def _check_presets(made: Plan, contenders: Sequence[Contender]) -> list[Finding]:
-    """Whether another normalisation than the assumed one fits the model far better."""
+def check_presets(made: Plan, contenders: Sequence[Contender]) -> list[Finding]:
+    """Whether another normalisation fits the model far better, where one had to be assumed."""
+    if all(finding.check != "preprocessing" for finding in made.findings):
+        return []
     contender = next((each for each in contenders if each.version == FP32), contenders[0])
     right: dict[str, int] = {}
+    pictures = 0
     with closing(_open(contender)) as engine:
         for name in NORMALISATIONS:
             pipeline = pipeline_from_preset(name, size=made.artifact.size[0], layout=made.artifact.layout)
             batch, labels = _batch(pipeline, made, PRESET_PICTURES)
-            step = made.artifact.fixed_batch or 1
-            whole = len(batch) // step * step
-            answers = [_run(contender, engine, batch[at : at + step]) for at in range(0, whole, step)]
-            right[name] = int((np.concatenate(answers).argmax(axis=1) == labels[:whole]).sum())
+            answers = _answers(contender, engine, batch, PICTURES)
+            right[name], pictures = int((answers.argmax(axis=1) == labels).sum()), len(labels)
     best = max(right, key=lambda name: right[name])
-    if right[best] - right["imagenet"] <= PRESET_PICTURES // 8:
+    if pictures < PICTURES or right[best] - right["imagenet"] <= pictures // 8:
         return []
     text = (
-        f"with the preset {best!r} the model gets {right[best]} of {PRESET_PICTURES} pictures right, "
-        f"with 'imagenet', which was assumed, {right['imagenet']}; repeat with --preprocess {best}"
+        f"with the preset {best!r} the model gets {right[best]} of {pictures} pictures right, with 'imagenet', "
+        f"which was assumed, {right['imagenet']}; repeat with --preprocess {best}"
     )
     return [Finding("preset", "warning", text)]
 
@@ -118,15 +126,24 @@ def _open(contender: Contender) -> Engine:
     return engine_opener(contender.engine)(contender.artifact, contender.options)
 
 
-def _run(contender: Contender, engine: Engine, batch: Batch) -> Batch:
-    outputs: Batch = call(engine, {contender.artifact.input.name: batch}).outputs[contender.artifact.output.name]
-    return outputs
+def _answers(contender: Contender, engine: Engine, batch: Batch, size: int) -> Batch:
+    """Outputs for every picture of a batch, asked ``size`` at a time, or as many as the file insists on."""
+    size = contender.artifact.fixed_batch or size
+    answers = []
+    for start in range(0, len(batch), size):
+        part = batch[start : start + size]
+        fed = np.resize(part, (size, *part.shape[1:])) if contender.artifact.fixed_batch else part
+        timed = call(engine, {contender.artifact.input.name: fed})
+        answers.append(timed.outputs[contender.artifact.output.name][: len(part)])
+    joined: Batch = np.concatenate(answers)
+    return joined
 
 
 def _batch(pipeline: Pipeline, made: Plan, count: int) -> tuple[Batch, npt.NDArray[np.int64]]:
-    """Inputs of the first ``count`` readable pictures and their labels, repeated where there are fewer.
+    """Inputs of the first ``count`` readable pictures and their labels, or of as many as there are.
 
-    Calibration pictures come first, so that checking costs no scored picture's surprise.
+    Calibration pictures come first, so that checking costs no scored picture's surprise. Where none can be read
+    the input is one of zeros: the engine can still be checked.
     """
     tree = compile_tree([pipeline])
     inputs: list[Batch] = []
@@ -135,12 +152,10 @@ def _batch(pipeline: Pipeline, made: Plan, count: int) -> tuple[Batch, npt.NDArr
     for sample in samples:
         if len(inputs) == count:
             break
-        for prepared in tree.walk(sample.read(), sample.id, made.recipe.seed):
+        for prepared in tree.walk_sample(sample, made.recipe.seed):
             if prepared.tensor is not None:
                 inputs.append(prepared.tensor)
                 labels.append(sample.label)
     if not inputs:
-        shape = [size or 1 for size in made.artifact.input.shape[1:]]
-        inputs, labels = [np.zeros(shape, np.float32)], [0]
-    repeat = -(-count // len(inputs))
-    return np.stack((inputs * repeat)[:count]), np.array((labels * repeat)[:count])
+        inputs, labels = [np.zeros([size or 1 for size in made.artifact.input.shape[1:]], np.float32)], [0]
+    return np.stack(inputs), np.array(labels)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -39,7 +41,7 @@ from harness.store import FULL, Store, is_full
 from noise.base import NoiseError
 from noise.presets import preset_names
 
-USER_ERROR, BUG, INTERRUPTED = 2, 3, 130
+USER_ERROR, BUG, INTERRUPTED, PIPE_CLOSED = 2, 3, 130, 141
 USER_ERRORS = (HarnessError, ArtifactError, EngineError, ExportError, NoiseError)
 
 
@@ -50,25 +52,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.command(options, console)
         return code
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except OSError as error:
-        if not is_full(error):
-            return _bug()
-        print(f"error: {FULL} ({error.filename or 'file unknown'})", file=sys.stderr)
-        return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted; everything measured is kept, and the same command continues", file=sys.stderr)
         return INTERRUPTED
-    except Exception:  # noqa: BLE001 - the last door: a bug is shown whole and has its own exit code
-        return _bug()
+    except BrokenPipeError:
+        # The reader of our output is gone. Python would complain once more when it closes the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except Exception as error:  # noqa: BLE001 - the last door: a bug is shown whole and has its own exit code
+        message = _user_message(error)
+        if message is None:
+            traceback.print_exc()
+            print("this is a bug in qharness; please report it with the lines above", file=sys.stderr)
+            return BUG
+        print(f"error: {message}", file=sys.stderr)
+        return USER_ERROR
 
 
-def _bug() -> int:
-    traceback.print_exc()
-    print("this is a bug in qharness; please report it with the lines above", file=sys.stderr)
-    return BUG
+def _user_message(error: Exception) -> str | None:
+    """What to tell the user about an error that they can mend; ``None`` for a bug."""
+    if isinstance(error, USER_ERRORS):
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        reason = FULL if is_full(error) else str(error.strerror)
+        return f"{reason}: {error.filename}" if error.filename else reason
+    return None
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
@@ -78,14 +86,18 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 def _demo(options: argparse.Namespace, console: Console) -> int:
     console.print("The embedded network on the embedded pictures: synthetic stand-ins for ImageNet.\n")
     code = _measure(demo_recipe(), options, console)
-    console.print("Next, your own model:  qharness run MODEL.onnx --data FOLDER_WITH_ONE_FOLDER_PER_CLASS")
+    command = "qharness" if shutil.which("qharness") else sys.argv[0]
+    console.print(f"Next, your own model:  {command} run MODEL.onnx --data FOLDER_WITH_ONE_FOLDER_PER_CLASS")
     return code
 
 
 def _measure(recipe: Recipe, options: argparse.Namespace, console: Console) -> int:
     folder = Path(options.output) if options.output else default_folder(recipe)
+    before = len(Store(folder).parts())
     report = execute(recipe, folder, Speed(options.workers, options.batch), Progress())
     console.print(terminal_report(report))
+    if before and before == len(Store(folder).parts()):
+        console.print("\nNothing was left to measure: this run was complete. Delete its folder to measure again.")
     console.print(f"\nReport: {(folder / HTML).resolve()}")
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from harness.progress import Progress
 from harness.run import Line, Speed
 from harness.samples import SampleSet
 
-TRIAL_PICTURES = 3
+TRIALS_PER_WORKER = 2
 TRIAL_CALIBRATION = 8
 
 
@@ -30,34 +31,39 @@ class Cost:
     Args:
         stage_runs: stage -> how often a step of it runs; decode and resize are shared by all corruptions.
         inferences: pictures through engines.
-        seconds_per_picture: of one worker, for a picture under all conditions, on all versions.
+        trial_pictures: how many pictures were timed, all workers at work.
+        measure_seconds: all scored pictures, at the pace of the trial.
+        prepare_seconds: calibration and writing of quantised files, at the pace of a few pictures.
     """
 
     stage_runs: dict[str, int]
     inferences: int
-    seconds_per_picture: float
+    trial_pictures: int
+    measure_seconds: float
+    prepare_seconds: float
 
 
 def cost_of(made: Plan, speed: Speed, progress: Progress) -> Cost:
     """Count the work, and time a few pictures. Files are made in a temporary folder from few pictures."""
-    few = replace(
-        made,
-        calibration=SampleSet(made.calibration.folder, made.calibration.samples[:TRIAL_CALIBRATION]),
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        contenders = prepare(few, Path(folder), progress)
-        with closing(Line(few, contenders, speed.batch)) as line:
-            line.measure(few.scored.samples[0])  # the first picture pays for memory and lazy set-up
-            trial = few.scored.samples[:TRIAL_PICTURES]
-            started = time.perf_counter()
-            for sample in trial:
-                line.measure(sample)
-            seconds = (time.perf_counter() - started) / len(trial)
+    calibration = made.calibration.samples[:TRIAL_CALIBRATION]
+    few = replace(made, calibration=SampleSet(made.calibration.folder, calibration))
     pictures = len(made.scored.samples)
+    trial = made.scored.samples[: TRIALS_PER_WORKER * speed.threads]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(speed.threads) as pool:
+        started = time.perf_counter()
+        contenders = prepare(few, Path(folder), progress)
+        prepare_seconds = (time.perf_counter() - started) * len(made.calibration.samples) / max(1, len(calibration))
+        with closing(Line(few, contenders, speed.batch)) as line:
+            line.measure(trial[0])  # the first picture pays for memory and lazy set-up
+            started = time.perf_counter()
+            list(pool.map(line.measure, trial))
+            seconds = time.perf_counter() - started
     return Cost(
         stage_runs={stage: pictures * count for stage, count in made.tree().step_counts().items()},
         inferences=pictures * len(made.distinct) * len(made.versions),
-        seconds_per_picture=seconds,
+        trial_pictures=len(trial),
+        measure_seconds=seconds * pictures / len(trial),
+        prepare_seconds=prepare_seconds,
     )
 
 
@@ -79,10 +85,9 @@ def cost_report(made: Plan, cost: Cost, speed: Speed) -> Group:
     for stage, count in cost.stage_runs.items():
         work.add_row("corruptions" if stage == "sensor" else f"{stage} steps", f"{count:,}")
     work.add_row("inferences", f"{cost.inferences:,}")
-    total = cost.seconds_per_picture * len(made.scored.samples) / speed.threads
     sentence = (
-        f"About {_duration(total)} with {speed.threads} workers: {1000 * cost.seconds_per_picture:.0f} ms per "
-        f"picture and worker, measured on {TRIAL_PICTURES} pictures."
+        f"About {_duration(cost.measure_seconds)} of measuring with {speed.threads} workers, judged by "
+        f"{cost.trial_pictures} pictures, after about {_duration(cost.prepare_seconds)} of calibration."
     )
     warnings = (Text(f"{finding.severity}: {finding.message}", style="yellow") for finding in made.findings)
     return Group(grid, work, Text(sentence), *warnings)

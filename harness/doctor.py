@@ -40,10 +40,10 @@ def doctor_report() -> Group:
     ]
     return Group(
         *(Text(line) for line in lines),
+        *(Text(problem, style="red") for problem in clashes()),
         _table("engine", ENGINE_TABLE),
         _table("noise", NOISE_TABLE),
         *(Text(f"missing step: {problem}", style="red") for problem in _step_problems()),
-        *(Text(problem, style="red") for problem in clashes()),
     )
 
 
@@ -54,8 +54,10 @@ def availability(table: NameTable) -> dict[str, str | None]:
         try:
             table.resolve(name)
             found[name] = None
-        except (EngineUnavailable, ImportError) as error:
+        except EngineUnavailable as error:
             found[name] = str(error)
+        except Exception as error:  # noqa: BLE001 - a broken package may fail in any way; saying so is the purpose
+            found[name] = f"{table.what} {name!r} cannot be imported: {type(error).__name__}: {error}"
     return found
 
 

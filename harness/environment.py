@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from PIL import features
@@ -20,6 +22,7 @@ def environment() -> dict[str, Any]:
     differently.
     """
     return {
+        "code": code_fingerprint(),
         "libraries": {name: installed for name in LIBRARIES if (installed := installed_version(name))},
         "jpeg": f"{'libjpeg-turbo' if features.check('libjpeg_turbo') else 'libjpeg'} {features.version('jpg')}",
         "machine": platform.machine(),
@@ -27,6 +30,16 @@ def environment() -> dict[str, Any]:
         "kernel_class": kernel_class(),
         "python": platform.python_version(),
     }
+
+
+def code_fingerprint() -> str:
+    """A hash over the project's own source: an edited checkout is another program under the same version."""
+    home = Path(__file__).parent.parent
+    digest = hashlib.blake2b(digest_size=8)
+    for package in ("engines", "exporters", "harness", "noise"):
+        for path in sorted((home / package).rglob("*.py")):
+            digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def installed_version(distribution: str) -> str | None:

@@ -22,7 +22,7 @@ from harness.errors import HarnessError, unknown
 from harness.preprocess import Tree, compile_tree
 from harness.recipe import Recipe
 from harness.registry import ENGINE_TABLE, engine_opener, noise_settings
-from harness.samples import SampleSet, samples_from_folder
+from harness.samples import Sample, SampleSet, samples_from_folder
 from noise.base import Pipeline, pipeline_from_json
 from noise.presets import pipeline_from_preset, preset_names
 
@@ -116,7 +116,13 @@ def _pipeline(recipe: Recipe, artifact: Artifact) -> tuple[Pipeline, tuple[Findi
             raise unknown("preset", recipe.preprocess, preset_names())
         return _preset(recipe.preprocess, artifact), ()
     if artifact.preprocessing is not None:
-        return pipeline_from_json(artifact.preprocessing), ()
+        pipeline = pipeline_from_json(artifact.preprocessing)
+        missing = {"decode", "normalise", "layout"} - {step.stage for step in pipeline.steps}
+        if missing:
+            raise HarnessError(
+                f"the preprocessing that {artifact.path.name}.json declares has no {sorted(missing)[0]} step"
+            )
+        return pipeline, ()
     assumed = Finding(
         "preprocessing",
         "warning",
@@ -192,8 +198,8 @@ def _samples(recipe: Recipe, artifact: Artifact, *, needs_calibration: bool) -> 
     return SampleSet(everything.folder, scored[: recipe.limit or None]), calibration
 
 
-def _check_disjoint(scored: Sequence[object], calibration: SampleSet) -> None:
-    paths = {sample.path.resolve() for sample in scored}  # type: ignore[attr-defined]
+def _check_disjoint(scored: Sequence[Sample], calibration: SampleSet) -> None:
+    paths = {sample.path.resolve() for sample in scored}
     both = [sample for sample in calibration.samples if sample.path.resolve() in paths]
     if both:
         raise HarnessError(

@@ -16,7 +16,7 @@ from engines.artifact import Artifact, ArtifactError
 from engines.base import EngineOptions
 from engines.onnx_file import artifact_from_onnx
 from harness.errors import HarnessError
-from harness.plan import FP32, INTEGER, SIMULATED, Condition, Plan
+from harness.plan import FP32, SIMULATED, Condition, Plan
 from harness.preprocess import compile_tree
 from harness.progress import Progress
 from harness.registry import int8_exporter
@@ -71,11 +71,6 @@ def prepare(made: Plan, folder: Path, progress: Progress) -> tuple[Contender, ..
     return tuple(contenders)
 
 
-def certified(contender: Contender) -> bool:
-    """Whether a contender claims integer execution and so has to prove it."""
-    return contender.version == INTEGER
-
-
 def _quantised(made: Plan, target: str, folder: Path, progress: Progress) -> Artifact:
     path = folder / f"{made.artifact.path.stem}.int8.{target}.onnx"
     identity = {
@@ -114,7 +109,7 @@ def _pictures(made: Plan) -> Iterator[npt.NDArray[np.float32]]:
     tree = compile_tree([made.pipeline])
     failures: list[str] = []
     for sample in made.calibration.samples:
-        for prepared in tree.walk(sample.read(), sample.id, made.recipe.seed):
+        for prepared in tree.walk_sample(sample, made.recipe.seed):
             if prepared.tensor is None:
                 failures.append(f"{sample.id}: {prepared.error}")
             else:

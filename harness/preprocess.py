@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.registry import step_function
+from harness.samples import Sample
 from noise.base import Pipeline, Step, StepFunction
 from noise.seed import generator
 
@@ -39,6 +40,7 @@ class Node:
     """One step, what follows it, and the conditions whose pipeline ends with it."""
 
     step: Step
+    key: str
     function: StepFunction
     children: dict[str, Node] = field(default_factory=dict)
     conditions: list[int] = field(default_factory=list)
@@ -65,6 +67,19 @@ class Tree:
         for node in self.roots.values():
             yield from _walk(node, data, (sample_id, seed), clock)
 
+    def walk_sample(self, sample: Sample, seed: int) -> Iterator[Prepared]:
+        """As `walk`; a file that cannot be read fails every condition."""
+        try:
+            data = sample.read()
+        except OSError as error:
+            yield from (
+                Prepared(condition, None, f"read: {error}")
+                for node in self.roots.values()
+                for condition in _below(node)
+            )
+            return
+        yield from self.walk(data, sample.id, seed)
+
     def step_counts(self) -> dict[str, int]:
         """How often each stage runs for one picture."""
         counts: dict[str, int] = {}
@@ -89,7 +104,7 @@ def compile_tree(pipelines: Sequence[Pipeline]) -> Tree:
         for step in pipeline.steps:
             node = children.get(step.key)
             if node is None:
-                node = children[step.key] = Node(step, step_function(step))
+                node = children[step.key] = Node(step, step.key, step_function(step))
             children = node.children
         if node is not None:
             node.conditions.append(condition)
@@ -100,7 +115,7 @@ def _walk(node: Node, value: Any, identity: tuple[str, int], seconds: dict[str, 
     sample_id, seed = identity
     started = time.perf_counter()
     try:
-        result = node.function(value, generator(seed, node.step.key, sample_id))
+        result = node.function(value, generator(seed, node.key, sample_id))
     except Exception as error:  # noqa: BLE001 - a picture that breaks a step is a row with its error
         yield from (Prepared(condition, None, _message(node, error)) for condition in _below(node))
         return

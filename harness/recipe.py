@@ -95,10 +95,10 @@ def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:
     return Recipe(**values)
 
 
-def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Store a recipe so that ``qharness run`` can run it again."""
+def toml_from_recipe(recipe: Recipe) -> str:
+    """The recipe as TOML, every default written out; `read_recipe` reads it back."""
     table = {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(recipe).items()}
-    path.write_text(tomli_w.dumps(table))
+    return tomli_w.dumps(table)
 
 
 def resolved(recipe: Recipe, folder: Path) -> Recipe:

@@ -24,7 +24,7 @@ from engines.certificate import Certify
 from exporters import INT8
 from harness.errors import HarnessError, unknown
 from noise import NOISES, STEPS
-from noise.base import NoiseError, Step, StepFunction
+from noise.base import Step, StepFunction
 
 
 class Row(Protocol):
@@ -96,7 +96,7 @@ def step_function(step: Step) -> StepFunction:
     factory = STEP_TABLE.resolve(step.row)
     try:
         return cast(StepFunction, factory(**step.params))
-    except (TypeError, NoiseError) as error:
+    except (TypeError, ValueError) as error:
         raise HarnessError(f"the step {step.row} refuses {dict(step.params)}: {error}") from error
 
 

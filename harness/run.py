@@ -17,10 +17,12 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from engines.base import Engine, EngineError, call
+from harness.errors import HarnessError
 from harness.plan import Plan
 from harness.prepare import Contender
 from harness.preprocess import Prepared, Tree
@@ -43,6 +45,12 @@ class Speed:
 
     workers: int = 0
     batch: int = 4
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.batch < 1:
+            raise HarnessError(
+                f"workers must be 0 or more and batch 1 or more; got {self.workers} workers, batch {self.batch}"
+            )
 
     @property
     def threads(self) -> int:
@@ -68,6 +76,7 @@ def run(made: Plan, contenders: Sequence[Contender], store: Store, speed: Speed,
     slices = list(_slices(made.scored.samples))
     missing = [index for index in range(len(slices)) if not store.has_part(index)]
     pictures = sum(len(slices[index]) for index in missing)
+    cv2.setNumThreads(1)  # workers are the parallelism; OpenCV's own threads would fight them for the cores
     with ExitStack() as stack:
         line = Line(made, contenders, speed.batch)
         stack.enter_context(closing(line))
@@ -99,6 +108,7 @@ class Line:
         self.keys = [
             [contender.cell_key(condition, self.seed) for contender in contenders] for condition in made.distinct
         ]
+        self.order = {key: place for place, key in enumerate(key for keys in self.keys for key in keys)}
         self.engines: list[Engine] = []
         self.locks = [threading.Lock() for _ in contenders]
         for contender in contenders:
@@ -126,27 +136,23 @@ class Line:
                 self._keep(measured, sample, source, waiting)
                 waiting = []
         self._keep(measured, sample, source, waiting)
-        order = {key: place for place, key in enumerate(key for keys in self.keys for key in keys)}
-        measured.records.sort(key=lambda record: order[record.cell])
+        measured.records.sort(key=lambda record: self.order[record.cell])
         return measured
 
     def _keep(self, measured: Measured, sample: Sample, source: str, batch: Sequence[Prepared]) -> None:
         """Feed a batch to every contender and keep the rows; a picture that failed earlier keeps its error."""
         inputs = [prepared.tensor for prepared in batch if prepared.tensor is not None]
-        stacked = np.stack(inputs) if inputs else None
         for column in range(len(self.contenders)):
-            fields = iter(self._infer(column, stacked, sample.label, measured))
+            fields = self._infer(column, np.stack(inputs), sample.label, measured) if inputs else iter(())
             for prepared in batch:
                 values = {"error": prepared.error} if prepared.tensor is None else next(fields)
                 key = self.keys[prepared.condition][column]
                 measured.records.append(Record(key, sample.id, sample.label, source, **values))
 
     def _infer(
-        self, column: int, stacked: npt.NDArray[np.float32] | None, label: int, measured: Measured
+        self, column: int, stacked: npt.NDArray[np.float32], label: int, measured: Measured
     ) -> Iterator[dict[str, Any]]:
         """Score a batch on one contender; a batch that fails is tried picture by picture."""
-        if stacked is None:
-            return
         artifact = self.contenders[column].artifact
         try:
             outputs = self._call(column, stacked, measured)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +15,8 @@ from harness.errors import HarnessError
 from harness.progress import Progress
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+IMAGENET_CLASSES = 1000
+UNREADABLE = "unreadable"
 WORDNET_ID = re.compile(r"n\d{8}")
 
 
@@ -43,13 +46,21 @@ class SampleSet:
     folder: Path
     samples: tuple[Sample, ...]
 
-    def fingerprint(self, progress: Progress | None = None) -> str:
-        """A hash over ids, labels and contents: equal exactly when the set is the same."""
+    def contents(self, progress: Progress | None = None) -> dict[str, str]:
+        """Sample id -> hash of the file's bytes; "unreadable" for a file that cannot be read."""
+        samples = self.samples if progress is None else progress.over("hash pictures", self.samples)
+        return {sample.id: _content(sample) for sample in samples}
+
+    def fingerprint(self, contents: Mapping[str, str] | None = None) -> str:
+        """A hash over ids, labels and contents: equal exactly when the set is the same.
+
+        Args:
+            contents: what `contents` returned, where it is known already.
+        """
+        known = self.contents() if contents is None else contents
         digest = hashlib.blake2b(digest_size=16)
-        ordered = sorted(self.samples, key=lambda sample: sample.id)
-        for sample in ordered if progress is None else progress.over("hash pictures", ordered):
-            content = hashlib.blake2b(sample.read(), digest_size=16).hexdigest()
-            digest.update(f"{sample.id}\0{sample.label}\0{content}\n".encode())
+        for sample in sorted(self.samples, key=lambda sample: sample.id):
+            digest.update(f"{sample.id}\0{sample.label}\0{known[sample.id]}\n".encode())
         return digest.hexdigest()
 
 
@@ -66,7 +77,7 @@ def samples_from_folder(folder: Path, artifact: Artifact, seed: int) -> SampleSe
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     labels = labels_from_names(names, artifact, folder)
     samples = [
-        Sample(path.relative_to(folder).as_posix(), path, labels[name])
+        Sample(_id(path, folder), path, labels[name])
         for name in names
         for path in sorted((folder / name).rglob("*"))
         if path.suffix.lower() in EXTENSIONS and path.is_file()
@@ -82,27 +93,20 @@ def samples_from_folder(folder: Path, artifact: Artifact, seed: int) -> SampleSe
 def labels_from_names(names: Sequence[str], artifact: Artifact, folder: Path) -> dict[str, int]:
     """Class folder -> index among the model's outputs.
 
-    By name where the artifact declares its classes; through ImageNet's list where all folders are WordNet ids;
-    else by sorted order, if there are exactly as many folders as classes.
+    By name where the artifact declares its classes; through ImageNet's list where all folders are WordNet ids and
+    the model has its 1,000 classes; else by sorted order, if there are exactly as many folders as classes.
     """
     count = artifact.class_count
     if not names:
         raise HarnessError(f"{folder} has no class folders; expected {folder.name}/CLASS/PICTURE")
     if artifact.classes is not None:
         return _labels_in(names, artifact.classes, folder, f"the classes that {artifact.path.name} declares")
-    if all(WORDNET_ID.fullmatch(name) for name in names):
-        labels = _labels_in(names, imagenet_wordnet_ids(), folder, "the 1,000 classes of ImageNet-1k")
-        if max(labels.values()) >= count:
-            worst = max(labels, key=lambda name: labels[name])
-            raise HarnessError(
-                f"{folder}: {worst} is class {labels[worst]} of ImageNet-1k, but {artifact.path.name} has only "
-                f'{count} outputs; list the model\'s classes in its sidecar under "classes"'
-            )
-        return labels
+    if count == IMAGENET_CLASSES and all(WORDNET_ID.fullmatch(name) for name in names):
+        return _labels_in(names, imagenet_wordnet_ids(), folder, "the 1,000 classes of ImageNet-1k")
     if len(names) != count:
         raise HarnessError(
-            f"{folder} has {len(names)} class folders, but {artifact.path.name} has {count} classes; name the "
-            f'folders by WordNet id, or list the model\'s classes in its sidecar under "classes"'
+            f"{folder} has {len(names)} class folders, but {artifact.path.name} has {count} classes; list the "
+            f'model\'s classes in their order in its sidecar under "classes"'
         )
     return {name: index for index, name in enumerate(names)}
 
@@ -121,6 +125,18 @@ def _labels_in(names: Sequence[str], classes: Sequence[str], folder: Path, what:
             f"the first is {strangers[0]!r}; move them elsewhere"
         )
     return {name: index[name] for name in names}
+
+
+def _content(sample: Sample) -> str:
+    try:
+        return hashlib.blake2b(sample.read(), digest_size=16).hexdigest()
+    except OSError:
+        return UNREADABLE
+
+
+def _id(path: Path, folder: Path) -> str:
+    """The path below the folder as text; bytes that are no UTF-8 are written as escapes."""
+    return os.fsencode(path.relative_to(folder).as_posix()).decode(errors="backslashreplace")
 
 
 def _order(seed: int, sample_id: str) -> bytes:

@@ -10,16 +10,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.checks import certificates, check_contenders, facts
+from harness.checks import certificates, check_contenders, check_presets, facts
 from harness.environment import environment
 from harness.errors import HarnessError
 from harness.plan import Finding, Plan, plan
 from harness.prepare import Contender, prepare
 from harness.progress import Progress
-from harness.recipe import Recipe, read_recipe, write_recipe
+from harness.recipe import Recipe, read_recipe, toml_from_recipe
 from harness.report.build import Report, report_from_store
 from harness.report.write import write_reports
 from harness.run import Speed, run
+from harness.samples import UNREADABLE
 from harness.store import Store
 
 
@@ -32,13 +33,16 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress) -> R
     """
     made = plan(recipe)
     store = Store(folder)
-    _open_folder(store, recipe)
+    store.create()
     with store.locked():
+        _keep_recipe(store, recipe)
+        contents = made.scored.contents(progress)
+        _check_leak(made, contents)
         contenders = prepare(made, store.artifacts, progress)
-        store.claim(identity(made, contenders, progress))
+        store.claim(identity(made, contenders, made.scored.fingerprint(contents)))
         if not (folder / "prepared.json").exists():
             store.write_json("prepared.json", _prepared(made, contenders, progress))
-        run(made, contenders, store, speed, progress)
+        run(made, contenders, store, _safe(speed, store), progress)
         report = report_from_store(store)
         write_reports(report, store)
     return report
@@ -51,8 +55,12 @@ def default_folder(recipe: Recipe) -> Path:
     return Path("qharness-runs") / f"{Path(recipe.model).stem}-{digest}"
 
 
-def identity(made: Plan, contenders: Sequence[Contender], progress: Progress) -> dict[str, Any]:
-    """Everything that the records depend on, as JSON; a run continues only where this is equal."""
+def identity(made: Plan, contenders: Sequence[Contender], fingerprint: str) -> dict[str, Any]:
+    """Everything that the records depend on, as JSON; a run continues only where this is equal.
+
+    Args:
+        fingerprint: of the scored pictures.
+    """
     seed = made.recipe.seed
     return {
         "recipe": json.loads(json.dumps(asdict(made.recipe))),
@@ -66,7 +74,7 @@ def identity(made: Plan, contenders: Sequence[Contender], progress: Progress) ->
         "data": {
             "folder": str(made.scored.folder),
             "pictures": len(made.scored.samples),
-            "fingerprint": made.scored.fingerprint(progress),
+            "fingerprint": fingerprint,
         },
         "calibration": {
             "folder": str(made.calibration.folder),
@@ -87,32 +95,48 @@ def identity(made: Plan, contenders: Sequence[Contender], progress: Progress) ->
     }
 
 
-def _open_folder(store: Store, recipe: Recipe) -> None:
+def _keep_recipe(store: Store, recipe: Recipe) -> None:
     """Write the recipe into a new folder, or see that the folder holds a run of this recipe."""
-    if store.recipe_path.exists():
-        there = read_recipe(store.recipe_path)
-        for field in dataclasses.fields(Recipe):
-            old, new = getattr(there, field.name), getattr(recipe, field.name)
-            if old != new:
-                raise HarnessError(
-                    f"{store.folder} holds a run with {field.name} = {old!r}, and this one has {new!r}; "
-                    f"choose another folder with -o"
-                )
+    if not store.recipe_path.exists():
+        store.write_text(store.recipe_path.name, toml_from_recipe(recipe))
         return
-    if store.folder.exists() and any(store.folder.iterdir()):
-        raise HarnessError(f"{store.folder} is not empty and not a run; choose another folder with -o")
-    store.folder.mkdir(parents=True, exist_ok=True)
-    write_recipe(recipe, store.recipe_path)
+    there = read_recipe(store.recipe_path)
+    for field in dataclasses.fields(Recipe):
+        old, new = getattr(there, field.name), getattr(recipe, field.name)
+        if old != new:
+            raise HarnessError(
+                f"{store.folder} holds a run with {field.name} = {old!r}, and this one has {new!r}; "
+                f"choose another folder with -o"
+            )
+
+
+def _check_leak(made: Plan, scored: Mapping[str, str]) -> None:
+    """Refuse calibration pictures that are scored under another name."""
+    names = {content: sample_id for sample_id, content in scored.items() if content != UNREADABLE}
+    copies = [(ours, names[content]) for ours, content in made.calibration.contents().items() if content in names]
+    if copies:
+        raise HarnessError(
+            f"{len(copies)} calibration pictures have the bytes of scored ones, the first is {copies[0][0]}, scored "
+            f"as {copies[0][1]}; give another folder with --calibrate, or none to have pictures set aside"
+        )
+
+
+def _safe(speed: Speed, store: Store) -> Speed:
+    """One picture per call where an engine was found to depend on the batch; else as asked."""
+    depends = any(finding["check"] == "batch" for finding in store.read_json("prepared.json")["findings"])
+    return dataclasses.replace(speed, batch=1) if depends else speed
 
 
 def _prepared(made: Plan, contenders: Sequence[Contender], progress: Progress) -> dict[str, Any]:
     """Facts, certificates and findings, read from the live engines once per run."""
-    with progress.task("check engines", total=3) as advance:
+    with progress.task("check engines", total=4) as advance:
         described = {each.name: _describe(each) for each in contenders}
         advance()
         proofs = {name: proof.describe() for name, proof in certificates(made, contenders).items()}
         advance()
         findings = [*made.findings, *_calibration_findings(made, contenders), *check_contenders(made, contenders)]
+        advance()
+        findings += check_presets(made, contenders)
         advance()
     return {
         "contenders": described,

@@ -72,6 +72,20 @@ class Store:
         """Where quantised files and calibrations lie."""
         return self.folder / "artifacts"
 
+    def create(self) -> None:
+        """Make the folder, or see that it may be used.
+
+        Raises:
+            HarnessError: it holds something that is not a run, or is no folder.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise HarnessError(f"{self.folder} is a file; choose another folder with -o")
+        if self.folder.exists() and not self.recipe_path.exists():
+            strangers = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
+            if strangers:
+                raise HarnessError(f"{self.folder} is not empty and not a run; choose another folder with -o")
+        self.folder.mkdir(parents=True, exist_ok=True)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from working in this folder. The lock dies with the process, however it dies.

@@ -109,6 +109,8 @@ def step_from_json(description: Mapping[str, Any]) -> Step:
     """The step that `Step.describe` wrote."""
     try:
         stage, name, params = description["stage"], description["name"], dict(description["params"])
+        if len(description) != 3:
+            raise KeyError(sorted(description))
     except (KeyError, TypeError, ValueError) as error:
         raise NoiseError(
             f"a step must be an object with stage, name and params; got {json.dumps(description)}"
@@ -119,6 +121,12 @@ def step_from_json(description: Mapping[str, Any]) -> Step:
 def pipeline_from_json(descriptions: Sequence[Mapping[str, Any]]) -> Pipeline:
     """The pipeline that `Pipeline.describe` wrote."""
     return Pipeline(tuple(step_from_json(description) for description in descriptions))
+
+
+def check_size(what: str, size: object) -> None:
+    """Refuse a size that is no positive whole number of pixels."""
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise NoiseError(f"the size of a {what} must be a positive whole number of pixels; got {size!r}")
 
 
 def severities(name: str, *params: Mapping[str, Any]) -> dict[str, Step]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from noise.base import NoiseError, StepFunction
+from noise.base import NoiseError, StepFunction, check_size
 
 
 def centre(*, size: int) -> StepFunction:
@@ -14,6 +14,7 @@ def centre(*, size: int) -> StepFunction:
     Raises (when applied):
         NoiseError: the picture is smaller than the crop. Padding would invent pixels.
     """
+    check_size("crop", size)
 
     def apply(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         del rng

@@ -13,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from noise.base import NoiseError, Step, StepFunction
+from noise.base import NoiseError, Step, StepFunction, check_size
 
 Picture = npt.NDArray[np.uint8]
+
+# A strip of a few pixels' height would be resized to gigabytes. 32 million pixels are an aspect of 500 at 256.
+MAX_PIXELS = 1 << 25
 
 PILLOW_FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -48,16 +51,17 @@ def target_size(height: int, width: int, geometry: str, size: int) -> tuple[int,
     """
     if geometry == "square":
         return size, size
-    if geometry != "shorter_side":
-        raise NoiseError(f"a resize's geometry must be 'shorter_side' or 'square'; got {geometry!r}")
-    if height <= width:
-        return size, int(size * width / height)
-    return int(size * height / width), size
+    longer = int(size * max(height, width) / min(height, width))
+    target = (size, longer) if height <= width else (longer, size)
+    if target[0] * target[1] > MAX_PIXELS:
+        raise NoiseError(f"a picture of {height} x {width} would be resized to {target[0]} x {target[1]} pixels")
+    return target
 
 
 def pillow(*, geometry: str, size: int, filter: str) -> StepFunction:
     """Pillow's ``Image.resize``; uint8 HWC RGB in and out. ``filter`` is a key of `PILLOW_FILTERS`."""
     resample = _choice(filter, PILLOW_FILTERS, "Pillow")
+    _check_target(geometry, size)
 
     def apply(picture: Picture, rng: np.random.Generator) -> Picture:
         del rng
@@ -70,6 +74,7 @@ def pillow(*, geometry: str, size: int, filter: str) -> StepFunction:
 def opencv(*, geometry: str, size: int, filter: str) -> StepFunction:
     """``cv2.resize``; uint8 HWC RGB in and out. ``filter`` is a key of `OPENCV_FILTERS`."""
     interpolation = _choice(filter, OPENCV_FILTERS, "OpenCV")
+    _check_target(geometry, size)
 
     def apply(picture: Picture, rng: np.random.Generator) -> Picture:
         del rng
@@ -77,6 +82,12 @@ def opencv(*, geometry: str, size: int, filter: str) -> StepFunction:
         return cast(Picture, cv2.resize(picture, (width, height), interpolation=interpolation))
 
     return apply
+
+
+def _check_target(geometry: str, size: int) -> None:
+    if geometry not in ("shorter_side", "square"):
+        raise NoiseError(f"a resize's geometry must be 'shorter_side' or 'square'; got {geometry!r}")
+    check_size("resize", size)
 
 
 def _choice(name: str, filters: dict[str, Image.Resampling] | dict[str, int], library: str) -> int:

@@ -104,6 +104,11 @@ class Report:
         return [row for row in self.rows if row.kind in kinds]
 
     @property
+    def integer_certificates(self) -> dict[str, Mapping[str, Any]]:
+        """The certificates of what ships; those of simulations only prove that nothing ran on integers."""
+        return {k: v for k, v in self.certificates.items() if self.contenders[k]["version"] == INTEGER}
+
+    @property
     def clean(self) -> Row | None:
         """The row without noise."""
         return next((row for row in self.rows if row.kind == "condition" and row.noise == CLEAN), None)

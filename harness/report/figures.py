@@ -11,7 +11,7 @@ from harness.report.build import Report, Row
 from harness.report.text import interval, percent, points, short
 
 # Colour-blind-safe (Okabe and Ito); the dash tells lines apart where they lie on each other.
-INKS = ("#4d4d4d", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7b4173", "#b5bd00")
+INKS = ("#767676", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7b4173", "#b5bd00")
 DASHES = ("", "6 3", "2 3", "8 2 2 2", "1 2", "4 4")
 
 
@@ -120,7 +120,10 @@ def loss_forest(rows: Sequence[Row], steps: Sequence[tuple[str, str]], report: R
     )
     width = left + len(steps) * (column + gap)
     height = top + line * len(rows) + 6
-    return f'<svg class="forest" viewBox="0 0 {width} {height}" role="img">{names}{"".join(parts)}</svg>'
+    return (
+        f'<svg class="forest" viewBox="0 0 {width} {height}" role="img" aria-label="paired differences">'
+        f"{names}{''.join(parts)}</svg>"
+    )
 
 
 def _whisker(change: Estimate, place: tuple[float, float, float], name: str) -> str:

@@ -42,7 +42,7 @@ def _accuracy_table(report: Report, rows: Sequence[Row], *, with_interval: bool)
 
 def _certificates(report: Report) -> str:
     parts = []
-    for name, certificate in report.certificates.items():
+    for name, certificate in report.integer_certificates.items():
         fraction = certificate["integer_fraction"]
         share = "-" if fraction is None else f"{100 * fraction:.2f} %"
         parts.append(

@@ -108,15 +108,15 @@ def _forest(report: Report) -> str:
         return ""
     return (
         "<h2>Where accuracy is lost</h2><p>Percentage points gained or lost on the same pictures, with 95 % "
-        "intervals. <b>Quantisation</b> is what rounding to 8 bits costs in exact arithmetic; <b>kernel</b> is what "
-        "the integer kernels add to that. Grey intervals include zero.</p>"
+        "intervals. <b>Quantisation</b> is what rounding to 8 bits costs when the rounded numbers are computed in "
+        "floating point; <b>kernel</b> is what going to integer kernels adds to that. Grey intervals include zero.</p>"
         f"<div class='scroll'>{loss_forest(rows, steps, report)}</div>"
     )
 
 
 def _certificates(report: Report) -> str:
     parts = []
-    for name, certificate in report.certificates.items():
+    for name, certificate in report.integer_certificates.items():
         fraction = certificate["integer_fraction"]
         share = "no multiply-accumulates" if fraction is None else f"{100 * fraction:.2f} % of the work"
         evidence = certificate["evidence"]

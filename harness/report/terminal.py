@@ -14,7 +14,7 @@ from harness.report.text import headline, percent, plus_minus, short
 def terminal_report(report: Report) -> Group:
     """The report as a person reads it in a terminal: sentences, one line per noise, findings."""
     table = Table(
-        title="Top-1 accuracy, and what it changes by: points ± half the 95 % interval",
+        title="Top-1 accuracy; changes in points ± the longer side of the 95 % interval",
         title_justify="left",
         box=SIMPLE_HEAD,
     )

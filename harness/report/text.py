@@ -34,10 +34,10 @@ def points(estimate: Estimate) -> str:
 
 
 def plus_minus(estimate: Estimate) -> str:
-    """A difference in percentage points and half the width of its interval: ``-0.4 ±1.2``."""
+    """A difference in percentage points and the longer side of its interval: ``-0.4 ±1.2``."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
-    return f"{_signed(estimate.value)} ±{50 * (estimate.high - estimate.low):.1f}"
+    return f"{_signed(estimate.value)} ±{100 * max(estimate.high - estimate.value, estimate.value - estimate.low):.1f}"
 
 
 def _signed(difference: float) -> str:
@@ -81,5 +81,5 @@ def _sentence(loss: Loss) -> str:
     change = loss.difference
     if change.value is None or change.low is None or change.high is None:
         return "an unknown amount: nothing was measured"
-    certain = "" if change.low > 0 or change.high < 0 else ", which may be chance"
-    return f"{points(change)} percentage points (95 % interval, n {change.n}){certain}"
+    certain = "" if change.low > 0 or change.high < 0 else "; the interval includes no change"
+    return f"{points(change)} percentage points (95 % interval, n {change.n}{certain})"

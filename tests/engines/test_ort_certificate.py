@@ -9,9 +9,11 @@ from pathlib import Path
 import onnx
 import pytest
 
+from engines import ort_certificate
 from engines.artifact import Artifact
-from engines.base import EngineOptions
+from engines.base import EngineError, EngineOptions
 from engines.certificate import Certificate, LayerProof
+from engines.macs import Layer
 from engines.onnx_file import artifact_from_onnx
 from engines.ort_certificate import certify_cpu
 from tests.engines.quantised import LAYERS, MACS, quantised_artifact
@@ -181,3 +183,19 @@ def test_fallbacks_come_largest_first() -> None:
 
 def test_network_without_multiplications_has_no_fraction() -> None:
     assert Certificate((), {}, {}).integer_fraction is None
+
+
+def test_node_on_another_provider_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = tiny_artifact(tmp_path)
+    graph, events = ort_certificate._profile(artifact, EngineOptions(), {"x": pictures(1)}, tmp_path)
+    events[0]["args"]["provider"] = "OtherExecutionProvider"
+    monkeypatch.setattr(ort_certificate, "_profile", lambda *arguments: (graph, events))
+    with pytest.raises(EngineError, match=r"nodes ran on .*OtherExecutionProvider"):
+        certificate(artifact)
+
+
+@pytest.mark.parametrize("types", [("uint8", "float"), ("float", "int8"), ("uint16", "int8")])
+def test_layer_is_integer_only_when_activation_and_weight_are(types: tuple[str, str]) -> None:
+    layer = Layer("a", "Conv", 10, "uint8", "int8", "quantised", False, False)
+    kernel = ort_certificate.Kernel("a", "QLinearConv", "Conv", 10, types)
+    assert ort_certificate._proof(layer, kernel, EngineOptions()).integer is False

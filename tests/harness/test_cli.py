@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.recipe import Recipe, write_recipe
+from harness.recipe import Recipe, toml_from_recipe
 from harness.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +65,9 @@ def test_without_a_folder_the_same_command_finds_its_run_again(small: Recipe, tm
         (("run", "nowhere.onnx", "--data", "."), "there is no model file"),
         (("run", "m.onnx"), "add --data FOLDER"),
         (("run", "nowhere.toml"), "there is no recipe nowhere.toml"),
+        (("demo", "-o", "README.md"), "README.md is a file; choose another folder"),
+        (("demo", "-o", "/proc/no-such-place"), "/proc/no-such-place"),
+        (("demo", "--workers", "-1"), "workers must be 0 or more and batch 1 or more; got -1 workers"),
         (("report", "nowhere"), "is not a run"),
         (("inspect", "README.md"), "is not an ONNX file"),
         (("inspect", "nowhere.onnx", "--engine", "ort-gpu"), "no engine 'ort-gpu'; did you mean 'ort-cpu'"),
@@ -112,8 +115,19 @@ def test_a_damaged_report_is_made_again_from_the_records(finished: Path) -> None
     assert (finished / "report.json").read_text() == before
 
 
+def test_a_reader_that_goes_away_is_no_bug(finished: Path) -> None:
+    command = f"{sys.executable} -m harness.cli report {finished} --json | head -c 10"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stderr == ""
+
+
+def test_a_finished_run_says_that_nothing_was_left(finished: Path) -> None:
+    done = qharness("run", finished / "recipe.toml", "-o", finished)
+    assert "Nothing was left to measure" in done.stdout
+
+
 def test_plan_measures_nothing(small: Recipe, tmp_path: Path) -> None:
-    write_recipe(replace(small, limit=3), tmp_path / "r.toml")
+    (tmp_path / "r.toml").write_text(toml_from_recipe(replace(small, limit=3)))
     done = qharness("plan", tmp_path / "r.toml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for word in ("pictures scored", "decode steps", "corruptions", "inferences", "About"):
@@ -136,7 +150,7 @@ def test_doctor_lists_engines_and_noises() -> None:
 
 
 def test_a_terminal_sees_progress(small: Recipe, tmp_path: Path) -> None:
-    write_recipe(replace(small, noise=("clean",)), tmp_path / "r.toml")
+    (tmp_path / "r.toml").write_text(toml_from_recipe(replace(small, noise=("clean",))))
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "harness.cli", "run", str(tmp_path / "r.toml"), "-o", str(tmp_path / "run")],

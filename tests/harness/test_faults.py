@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -10,14 +11,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from PIL import Image
 
+from engines.base import EngineError, EngineOptions
+from engines.ort import session_options
+from exporters.base import ExportError
 from harness.errors import HarnessError
-from harness.recipe import Recipe, write_recipe
+from harness.recipe import Recipe, toml_from_recipe
 from harness.report.build import Report
 from harness.store import Store
 
@@ -106,12 +111,13 @@ def test_a_folder_that_is_no_labelled_set_is_refused(
         run_recipe(replace(small, data=str(data)))
 
 
+@pytest.mark.parametrize("batch", [1, 3, 16])
 def test_a_model_with_a_fixed_batch_gives_the_same_answers(
-    small: Recipe, finished: Path, run_recipe: Callable[..., Report], tmp_path: Path
+    small: Recipe, finished: Path, run_recipe: Callable[..., Report], tmp_path: Path, batch: int
 ) -> None:
     model = onnx.load(small.model)
     for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 3
+        value.type.tensor_type.shape.dim[0].dim_value = batch
     fixed = tmp_path / "fixed.onnx"
     onnx.save(model, fixed)
     sidecar = Path(small.model + ".json").read_text()
@@ -122,6 +128,82 @@ def test_a_model_with_a_fixed_batch_gives_the_same_answers(
     original = Store(finished).query("select sample, prediction from records order by all")
     assert Store(tmp_path / "run").query("select sample, prediction from records order by all") == original
     assert report.failed_pictures == 0
+
+
+def test_a_bare_model_with_a_large_fixed_batch_is_checked_too(
+    small: Recipe, run_recipe: Callable[..., Report], tmp_path: Path
+) -> None:
+    model = onnx.load(small.model)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 64
+    onnx.save(model, tmp_path / "fixed.onnx")
+    recipe = replace(small, model=str(tmp_path / "fixed.onnx"), noise=("clean",), limit=2)
+    assert [finding["check"] for finding in run_recipe(recipe).findings] == ["preprocessing"]
+
+
+def test_a_model_that_onnxruntime_refuses_is_one_message(
+    small: Recipe, run_recipe: Callable[..., Report], tmp_path: Path
+) -> None:
+    model = onnx.load(small.model)
+    model.graph.node[0].op_type = "Convolute"
+    onnx.save(model, tmp_path / "strange.onnx")
+    shutil.copy(small.model + ".json", tmp_path / "strange.onnx.json")
+    sidecar = json.loads((tmp_path / "strange.onnx.json").read_text())
+    del sidecar["sha256"]
+    (tmp_path / "strange.onnx.json").write_text(json.dumps(sidecar))
+    with pytest.raises(ExportError, match=r"ONNX Runtime .* cannot open .*strange.onnx"):
+        run_recipe(replace(small, model=str(tmp_path / "strange.onnx")))
+
+
+@pytest.mark.parametrize(
+    ("stage", "params", "message"),
+    [
+        ("normalise", {"mean": ["a", 1, 1]}, "normalise.float32 refuses"),
+        ("crop", {"size": -3}, "size of a crop must be a positive whole number of pixels; got -3"),
+        ("crop", {"size": "224"}, "got '224'"),
+        ("resize", {"geometry": "round"}, "must be 'shorter_side' or 'square'; got 'round'"),
+        ("decode", None, "declares has no decode step"),
+    ],
+)
+def test_a_mistake_in_the_declared_preprocessing_is_named(
+    small: Recipe, run_recipe: Callable[..., Report], tmp_path: Path, stage: str, params: Any, message: str
+) -> None:
+    sidecar = json.loads(Path(small.model + ".json").read_text())
+    steps = sidecar["preprocessing"]
+    if params is None:
+        sidecar["preprocessing"] = [step for step in steps if step["stage"] != stage]
+    else:
+        next(step for step in steps if step["stage"] == stage)["params"].update(params)
+    shutil.copy(small.model, tmp_path / "m.onnx")
+    (tmp_path / "m.onnx.json").write_text(json.dumps(sidecar))
+    with pytest.raises(HarnessError, match=message):
+        run_recipe(replace(small, model=str(tmp_path / "m.onnx")))
+
+
+def test_a_strip_that_would_be_resized_to_gigabytes_is_a_failed_picture(
+    small: Recipe, data: Path, run_recipe: Callable[..., Report]
+) -> None:
+    first = sorted(data.glob("*/*.jpg"))[0]
+    Image.fromarray(np.zeros((4, 6000, 3), np.uint8)).save(first.with_suffix(".png"))
+    report = run_recipe(replace(small, data=str(data), noise=("clean",)))
+    assert report.failed_pictures == 1
+    assert "would be resized to 256 x 384000 pixels" in report.errors[0]["error"]
+
+
+def test_copies_of_scored_pictures_may_not_calibrate(
+    small: Recipe, data: Path, run_recipe: Callable[..., Report]
+) -> None:
+    with pytest.raises(HarnessError, match="8 calibration pictures have the bytes of scored ones"):
+        run_recipe(replace(small, calibrate=str(data)))
+
+
+def test_a_simulation_that_ran_on_integers_is_refused(
+    small: Recipe, run_recipe: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = session_options(EngineOptions(integer_kernels=True))
+    monkeypatch.setattr("engines.ort_certificate.session_options", lambda options: deaf)
+    with pytest.raises(EngineError, match=r"ort-cpu:simulated should run in floating point, but [\d,]+ of"):
+        run_recipe(replace(small, noise=("clean",), limit=2))
 
 
 def test_probabilities_give_the_same_answers_as_logits(
@@ -145,7 +227,7 @@ def test_a_full_disk_keeps_what_was_measured_and_says_so(small: Recipe, finished
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("filling a disk takes a small file system of its own, which only root may mount")
     recipe, folder, mount = tmp_path / "recipe.toml", tmp_path / "run", tmp_path / "small-disk"
-    write_recipe(small, recipe)
+    recipe.write_text(toml_from_recipe(small))
     mount.mkdir()
     qharness = f"{sys.executable} -m harness.cli run {recipe} -o {mount}/run --workers 1"
     # The disk fills up as soon as the first part is there; later there is room again.

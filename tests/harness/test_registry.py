@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engines import ENGINES, Entry
 from harness.doctor import availability, clashes
 from harness.errors import HarnessError
 from harness.plan import plan
@@ -81,6 +82,14 @@ def test_a_broken_plugin_keeps_its_own_error(site: Path) -> None:
 def test_every_row_names_something_that_is_there(table: object) -> None:
     for name, problem in availability(table).items():  # type: ignore[arg-type]
         assert problem is None or "pip install 'qharness[" in problem, f"{name}: {problem}"
+
+
+def test_doctor_survives_a_package_that_is_broken(monkeypatch: pytest.MonkeyPatch, site: Path) -> None:
+    (site / "half_gone.py").write_text("import os\nos.capi\n")
+    monkeypatch.setitem(ENGINES, "half", Entry("half_gone:open_it", "a double", "cpu", "half_gone:certify"))
+    problem = availability(ENGINE_TABLE)["half"]
+    assert problem is not None
+    assert "cannot be imported: AttributeError" in problem
 
 
 def test_doctor_knows_packages_that_break_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import HarnessError
-from harness.recipe import Recipe, write_recipe
+from harness.recipe import Recipe, toml_from_recipe
 from harness.report.build import Report
 from harness.run import Speed
 from harness.store import Store
@@ -48,7 +48,7 @@ def test_a_run_killed_again_and_again_ends_row_for_row_as_an_uninterrupted_one(
     small: Recipe, finished: Path, tmp_path: Path
 ) -> None:
     recipe, folder = tmp_path / "recipe.toml", tmp_path / "killed"
-    write_recipe(small, recipe)
+    recipe.write_text(toml_from_recipe(small))
     kills = 0
     # Each attempt lives a little longer than the one before, so that every station is hit.
     for life_seconds in (0.8, 1.4, 2.0, 2.6, 3.2, 4.0):
@@ -66,7 +66,7 @@ def test_a_run_killed_again_and_again_ends_row_for_row_as_an_uninterrupted_one(
 
 def test_a_kill_between_parts_keeps_the_parts_that_are_there(small: Recipe, finished: Path, tmp_path: Path) -> None:
     recipe, folder = tmp_path / "recipe.toml", tmp_path / "killed"
-    write_recipe(small, recipe)
+    recipe.write_text(toml_from_recipe(small))
     process = start(recipe, folder)
     wait_for_a_part(process, folder)
     process.kill()
@@ -80,7 +80,7 @@ def test_a_kill_between_parts_keeps_the_parts_that_are_there(small: Recipe, fini
 
 def test_ctrl_c_leaves_a_run_that_continues(small: Recipe, finished: Path, tmp_path: Path) -> None:
     recipe, folder = tmp_path / "recipe.toml", tmp_path / "interrupted"
-    write_recipe(small, recipe)
+    recipe.write_text(toml_from_recipe(small))
     process = start(recipe, folder)
     wait_for_a_part(process, folder)
     process.send_signal(signal.SIGINT)

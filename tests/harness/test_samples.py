@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from engines.artifact import Artifact, TensorSpec
 from harness.errors import HarnessError
-from harness.samples import imagenet_wordnet_ids, labels_from_names, samples_from_folder
+from harness.samples import UNREADABLE, imagenet_wordnet_ids, labels_from_names, samples_from_folder
 
 
 def artifact(classes: int, names: tuple[str, ...] | None = None) -> Artifact:
@@ -36,6 +37,10 @@ def test_wordnet_folders_are_labelled_by_their_place_among_the_thousand() -> Non
     assert labels == {"n01443537": 1, "n15075141": 999}
 
 
+def test_wordnet_folders_of_a_smaller_model_are_labelled_in_sorted_order() -> None:
+    assert labels_from_names(["n01440764", "n15075141"], artifact(2), Path("d")) == {"n01440764": 0, "n15075141": 1}
+
+
 def test_other_folders_are_labelled_in_sorted_order_when_their_number_fits(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, "b/1.jpg", "a/1.jpg")
     samples = samples_from_folder(folder, artifact(2), seed=0).samples
@@ -52,7 +57,8 @@ def test_declared_class_names_allow_missing_folders() -> None:
     [
         (["a", "b"], artifact(3), "2 class folders, but m.onnx has 3 classes"),
         (["n00000001"], artifact(1000), "not among the 1,000 classes of ImageNet-1k, the first is 'n00000001'"),
-        (["n15075141"], artifact(10), "n15075141 is class 999 of ImageNet-1k, but m.onnx has only 10 outputs"),
+        (["n15075141"], artifact(10), "1 class folders, but m.onnx has 10 classes"),
+        (["n01440764", "n01443537"], artifact(1001), "has 1001 classes; list the model's classes in their order"),
         (["dog"], artifact(2, ("ant", "bee")), "not among the classes that m.onnx declares, the first is 'dog'"),
         ([], artifact(2), "no class folders"),
     ],
@@ -83,6 +89,21 @@ def test_the_fingerprint_knows_names_labels_and_contents(tmp_path: Path) -> None
     (folder / "a" / "1.jpg").write_bytes(b"another picture")
     changed = samples_from_folder(folder, model, seed=0)
     assert len({each.fingerprint() for each in (relabelled, renamed, changed)}) == 3
+
+
+def test_a_name_that_is_no_utf8_has_an_id_all_the_same(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, "a/1.jpg", "b/1.jpg")
+    (folder / "a" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
+    found = samples_from_folder(folder, artifact(2), seed=0)
+    assert "a/caf\\xe9.jpg" in {sample.id for sample in found.samples}
+    assert found.fingerprint()
+
+
+def test_a_file_that_cannot_be_read_has_a_fingerprint(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, "a/1.jpg", "b/1.jpg")
+    found = samples_from_folder(folder, artifact(2), seed=0)
+    found.samples[0].path.unlink()
+    assert found.contents()[found.samples[0].id] == UNREADABLE
 
 
 def test_files_that_are_no_pictures_are_not_samples(tmp_path: Path) -> None:

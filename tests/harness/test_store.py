@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -45,6 +46,18 @@ def test_records_read_back_as_they_were_written(
     store.write_part(0, records, {"wall_seconds": 1.0})
     assert [Record(**row) for row in pq.read_table(store.parts()[0]).to_pylist()] == records
     assert store.timings() == [{"wall_seconds": 1.0}]
+
+
+def test_a_part_that_cannot_be_written_whole_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = Store(tmp_path)
+    store.claim({})
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(HarnessError, match="the disk is full; what was measured before is kept"):
+        store.write_part(0, [], {})
+    assert list((tmp_path / "parts").iterdir()) == []
 
 
 def test_the_columns_are_the_fields_of_a_record() -> None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -17,7 +17,7 @@ from noise.crop import centre
 from noise.layout import nchw, nhwc
 from noise.normalise import float32
 from noise.presets import IMAGENET_MEAN, IMAGENET_STD, NORMALISATIONS, pipeline_from_preset, preset_names
-from noise.resize import OPENCV_FILTERS, PILLOW_FILTERS, opencv, pillow, target_size
+from noise.resize import MAX_PIXELS, OPENCV_FILTERS, PILLOW_FILTERS, opencv, pillow, target_size
 
 RNG = np.random.default_rng(0)
 PICTURE = np.random.default_rng(5).integers(0, 256, (75, 100, 3), dtype=np.uint8)
@@ -42,6 +42,7 @@ sizes = st.integers(1, 1000)
 def test_shorter_side_becomes_the_size_and_the_aspect_ratio_stays_within_a_pixel(
     height: int, width: int, size: int
 ) -> None:
+    assume(size * size * max(height, width) / min(height, width) <= MAX_PIXELS)
     new_height, new_width = target_size(height, width, "shorter_side", size)
     assert min(new_height, new_width) == size
     assert (new_height <= new_width) == (height <= width) or new_height == new_width
@@ -52,6 +53,7 @@ def test_shorter_side_becomes_the_size_and_the_aspect_ratio_stays_within_a_pixel
 @unhurried
 @given(sides, sides, sizes)
 def test_target_size_is_that_of_torchvision(height: int, width: int, size: int) -> None:
+    assume(size * size * max(height, width) / min(height, width) <= MAX_PIXELS)
     # torchvision.transforms.functional._compute_resized_output_size
     short, long = (width, height) if width <= height else (height, width)
     new_short, new_long = size, int(size * long / short)
@@ -67,7 +69,13 @@ def test_square_is_square(height: int, width: int, size: int) -> None:
 
 def test_unknown_geometry_is_refused_with_the_choices() -> None:
     with pytest.raises(NoiseError, match="'shorter_side' or 'square'; got 'longer_side'"):
-        target_size(3, 4, "longer_side", 2)
+        pillow(geometry="longer_side", size=2, filter="box")
+
+
+def test_strip_that_would_become_gigabytes_is_refused() -> None:
+    with pytest.raises(NoiseError, match="4 x 6000 would be resized to 256 x 384000 pixels"):
+        target_size(4, 6000, "shorter_side", 256)
+    assert target_size(4, 1000, "shorter_side", 256) == (256, 64000)
 
 
 @pytest.mark.parametrize("picture", [PICTURE, PORTRAIT], ids=["landscape", "portrait"])
