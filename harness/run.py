@@ -75,6 +75,8 @@ def run(made: Plan, contenders: Sequence[Contender], store: Store, speed: Speed,
     """
     slices = list(_slices(made.scored.samples))
     missing = [index for index in range(len(slices)) if not store.has_part(index)]
+    if not missing:
+        return
     pictures = sum(len(slices[index]) for index in missing)
     cv2.setNumThreads(1)  # workers are the parallelism; OpenCV's own threads would fight them for the cores
     with ExitStack() as stack:
@@ -142,8 +144,9 @@ class Line:
     def _keep(self, measured: Measured, sample: Sample, source: str, batch: Sequence[Prepared]) -> None:
         """Feed a batch to every contender and keep the rows; a picture that failed earlier keeps its error."""
         inputs = [prepared.tensor for prepared in batch if prepared.tensor is not None]
+        stacked = np.stack(inputs) if inputs else None
         for column in range(len(self.contenders)):
-            fields = self._infer(column, np.stack(inputs), sample.label, measured) if inputs else iter(())
+            fields = iter(()) if stacked is None else self._infer(column, stacked, sample.label, measured)
             for prepared in batch:
                 values = {"error": prepared.error} if prepared.tensor is None else next(fields)
                 key = self.keys[prepared.condition][column]

@@ -37,11 +37,11 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress) -> R
     with store.locked():
         _keep_recipe(store, recipe)
         contents = made.scored.contents(progress)
-        _check_leak(made, contents)
+        findings = _leaks(made, contents)
         contenders = prepare(made, store.artifacts, progress)
         store.claim(identity(made, contenders, made.scored.fingerprint(contents)))
         if not (folder / "prepared.json").exists():
-            store.write_json("prepared.json", _prepared(made, contenders, progress))
+            store.write_json("prepared.json", _prepared(made, contenders, findings, progress))
         run(made, contenders, store, _safe(speed, store), progress)
         report = report_from_store(store)
         write_reports(report, store)
@@ -110,15 +110,24 @@ def _keep_recipe(store: Store, recipe: Recipe) -> None:
             )
 
 
-def _check_leak(made: Plan, scored: Mapping[str, str]) -> None:
-    """Refuse calibration pictures that are scored under another name."""
+def _leaks(made: Plan, scored: Mapping[str, str]) -> list[Finding]:
+    """Calibration pictures that are scored too, under another name.
+
+    Raises:
+        HarnessError: the user named the calibration folder, and can name another. Where pictures were set aside
+            from a set that holds some twice, that is only to be known.
+    """
     names = {content: sample_id for sample_id, content in scored.items() if content != UNREADABLE}
     copies = [(ours, names[content]) for ours, content in made.calibration.contents().items() if content in names]
-    if copies:
-        raise HarnessError(
-            f"{len(copies)} calibration pictures have the bytes of scored ones, the first is {copies[0][0]}, scored "
-            f"as {copies[0][1]}; give another folder with --calibrate, or none to have pictures set aside"
-        )
+    if not copies:
+        return []
+    text = (
+        f"{len(copies)} calibration pictures have the bytes of scored ones, the first is {copies[0][0]}, scored "
+        f"as {copies[0][1]}"
+    )
+    if made.recipe.calibrate:
+        raise HarnessError(f"{text}; give another folder with --calibrate, or none to have pictures set aside")
+    return [Finding("calibration", "warning", text)]
 
 
 def _safe(speed: Speed, store: Store) -> Speed:
@@ -127,14 +136,17 @@ def _safe(speed: Speed, store: Store) -> Speed:
     return dataclasses.replace(speed, batch=1) if depends else speed
 
 
-def _prepared(made: Plan, contenders: Sequence[Contender], progress: Progress) -> dict[str, Any]:
-    """Facts, certificates and findings, read from the live engines once per run."""
+def _prepared(
+    made: Plan, contenders: Sequence[Contender], known: Sequence[Finding], progress: Progress
+) -> dict[str, Any]:
+    """Facts, certificates and findings, read from the live engines once per run; ``known`` findings come first."""
     with progress.task("check engines", total=4) as advance:
         described = {each.name: _describe(each) for each in contenders}
         advance()
         proofs = {name: proof.describe() for name, proof in certificates(made, contenders).items()}
         advance()
-        findings = [*made.findings, *_calibration_findings(made, contenders), *check_contenders(made, contenders)]
+        findings = [*known, *made.findings, *_calibration_findings(made, contenders)]
+        findings += check_contenders(made, contenders)
         advance()
         findings += check_presets(made, contenders)
         advance()

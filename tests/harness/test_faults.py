@@ -197,6 +197,16 @@ def test_copies_of_scored_pictures_may_not_calibrate(
         run_recipe(replace(small, calibrate=str(data)))
 
 
+def test_a_set_that_holds_a_picture_twice_runs_and_says_so(
+    small: Recipe, data: Path, run_recipe: Callable[..., Report]
+) -> None:
+    for path in sorted(data.glob("*/*.jpg")):
+        shutil.copy(path, path.with_name("copy.jpg"))
+    report = run_recipe(replace(small, data=str(data), calibrate="", noise=("clean",)))
+    assert [finding["check"] for finding in report.findings] == ["calibration"]
+    assert "have the bytes of scored ones" in report.findings[0]["message"]
+
+
 def test_a_simulation_that_ran_on_integers_is_refused(
     small: Recipe, run_recipe: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
