@@ -7,20 +7,21 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 T = TypeVar("T")
 
 
 class Advance:
-    """Moves one bar."""
+    """Moves one bar, or nothing where there is none."""
 
-    def __init__(self, bars: RichProgress, task: int) -> None:
+    def __init__(self, bars: RichProgress | None, task: TaskID | None) -> None:
         self._bars, self._task = bars, task
 
     def __call__(self, steps: int = 1) -> None:
-        self._bars.advance(self._task, steps)  # type: ignore[arg-type]
+        if self._bars is not None and self._task is not None:
+            self._bars.advance(self._task, steps)
 
     def over(self, items: Iterable[T]) -> Iterator[T]:
         """The same items; the bar moves as they are taken."""
@@ -49,12 +50,14 @@ class Progress:
             total: its size in steps.
             done: steps that an earlier session has done.
         """
+        if not self._console.is_terminal:
+            yield Advance(None, None)
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        shown = self._console.is_terminal
-        with RichProgress(*columns, console=self._console, transient=True, disable=not shown) as bars:
+        with RichProgress(*columns, console=self._console, transient=True) as bars:
             yield Advance(bars, bars.add_task(what, total=total, completed=done))

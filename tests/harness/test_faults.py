@@ -243,12 +243,14 @@ def test_a_full_disk_keeps_what_was_measured_and_says_so(small: Recipe, finished
     # The disk fills up as soon as the first part is there; later there is room again.
     script = (
         f"mount -t tmpfs -o size=16m tmpfs {mount} || exit 77; {qharness} & "
-        f"until [ -e {mount}/run/parts/000000.parquet ]; do sleep 0.005; done; "
+        f"for _ in $(seq 6000); do [ -e {mount}/run/parts/000000.parquet ] && break; sleep 0.01; done; "
         f"dd if=/dev/zero of={mount}/ballast bs=4k 2>/dev/null; wait $!; code=$?; "
         f"cp -r {mount}/run {folder}; rm {mount}/ballast; {qharness} >/dev/null || exit 78; "
         f"cp -r {mount}/run {folder}-done; exit $code"
     )
-    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=300, check=False
+    )
     if done.returncode == 77:
         pytest.skip("mounting a small file system is not allowed here")
     assert done.returncode == 2, done.stderr
