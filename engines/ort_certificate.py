@@ -91,12 +91,9 @@ def _profile(
     settings.enable_profiling = True
     settings.profile_file_prefix = str(folder / "profile")
     settings.optimized_model_filepath = str(folder / "optimised.onnx")
-    model = onnx.load(str(artifact.path), load_external_data=False)
+    model = onnx.load(str(artifact.path))
     for node in model.graph.node:
         node.name = node.name or node.output[0]  # without a name a kernel could not be traced to its layer
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        home = str(artifact.path.parent.resolve())
-        settings.add_session_config_entry("session.model_external_initializers_file_folder_path", home)
     try:
         session = ort.InferenceSession(model.SerializeToString(), settings, providers=[CPU])
         session.run(None, dict(feeds))
