@@ -72,13 +72,14 @@ class Tree:
         try:
             data = sample.read()
         except OSError as error:
-            yield from (
-                Prepared(condition, None, f"read: {error}")
-                for node in self.roots.values()
-                for condition in _below(node)
-            )
+            yield from self.unreadable(error)
             return
         yield from self.walk(data, sample.id, seed)
+
+    def unreadable(self, error: OSError) -> Iterator[Prepared]:
+        """What a file that cannot be read gives every condition."""
+        for node in self.roots.values():
+            yield from (Prepared(condition, None, f"read: {error}") for condition in _below(node))
 
     def step_counts(self) -> dict[str, int]:
         """How often each stage runs for one picture."""

@@ -29,7 +29,7 @@ from harness.preprocess import Prepared, Tree
 from harness.progress import Progress
 from harness.record import Record, score
 from harness.registry import engine_opener
-from harness.samples import Sample
+from harness.samples import UNREADABLE, Sample
 from harness.store import Store
 from noise.decode import source_of
 
@@ -127,8 +127,7 @@ class Line:
         try:
             data = sample.read()
         except OSError as error:
-            everything = [Prepared(index, None, f"read: {error}") for index in range(len(self.keys))]
-            self._keep(measured, sample, "unreadable", everything)
+            self._keep(measured, sample, UNREADABLE, list(self.tree.unreadable(error)))
             return measured
         source = source_of(data)
         waiting: list[Prepared] = []

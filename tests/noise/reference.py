@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from harness.registry import noise_settings, step_function
 from noise.base import Step
@@ -15,6 +16,9 @@ Picture = npt.NDArray[np.uint8]
 
 LEVELS = range(1, 6)
 SIZES = [(32, 32), (97, 130), (224, 224)]
+
+every_level = pytest.mark.parametrize("level", LEVELS)
+every_size = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
 def step_of(noise: str, level: int) -> Step:

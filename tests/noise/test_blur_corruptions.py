@@ -11,7 +11,7 @@ import pytest
 from scipy import ndimage
 
 from noise.corruptions.gaussian_blur import gaussian_taps
-from tests.noise.reference import LEVELS, SIZES, colourful, constants, corrupt, smooth_scene
+from tests.noise.reference import colourful, constants, corrupt, every_level, every_size, smooth_scene
 
 IMAGENET_C: dict[str, list[dict[str, float]]] = {
     "gaussian_blur": [{"sigma_px": sigma} for sigma in (1, 2, 3, 4, 6)],
@@ -20,9 +20,6 @@ IMAGENET_C: dict[str, list[dict[str, float]]] = {
         for end, step in ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
     ],
 }
-
-every_level = pytest.mark.parametrize("level", LEVELS)
-every_size = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
 @pytest.mark.parametrize("noise", IMAGENET_C)

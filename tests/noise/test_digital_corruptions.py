@@ -10,16 +10,13 @@ import pytest
 from PIL import Image
 
 from noise.corruptions.pixelate import nearest
-from tests.noise.reference import LEVELS, SIZES, colourful, constants, corrupt
+from tests.noise.reference import LEVELS, colourful, constants, corrupt, every_level, every_size
 
 IMAGENET_C: dict[str, list[dict[str, float]]] = {
     "contrast": [{"gain": gain} for gain in (0.4, 0.3, 0.2, 0.1, 0.05)],
     "pixelate": [{"scale": scale} for scale in (0.6, 0.5, 0.4, 0.3, 0.25)],
     "saturate": [{"gain": gain, "add": add} for gain, add in ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))],
 }
-
-every_level = pytest.mark.parametrize("level", LEVELS)
-every_size = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
 @pytest.mark.parametrize("noise", IMAGENET_C)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 from scipy import ndimage
 
 from noise.corruptions.elastic_transform import affine, elastic_transform, smooth
-from tests.noise.reference import LEVELS, SIZES, constants, corrupt, draws, smooth_scene
+from tests.noise.reference import constants, corrupt, draws, every_level, every_size, smooth_scene
 
 # (244 * 2, 244 * 0.7, 244 * 0.1) and so on.
 IMAGENET_C = [
@@ -21,9 +20,6 @@ IMAGENET_C = [
         (29.28, 2.44, 4.88),
     )
 ]
-
-every_level = pytest.mark.parametrize("level", LEVELS)
-every_size = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
 def test_constants_are_those_of_imagenet_c() -> None:

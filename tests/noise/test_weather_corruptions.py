@@ -11,7 +11,7 @@ from scipy import ndimage
 from noise.base import NoiseError
 from noise.corruptions.fog import plasma
 from noise.corruptions.spatter import spatter
-from tests.noise.reference import LEVELS, SIZES, colourful, constants, corrupt, draws
+from tests.noise.reference import LEVELS, colourful, constants, corrupt, draws, every_level, every_size
 
 IMAGENET_C: dict[str, list[dict[str, float]]] = {
     "fog": [
@@ -27,9 +27,6 @@ IMAGENET_C: dict[str, list[dict[str, float]]] = {
     ],
 }
 PLASMA_SIDES = {(32, 32): 32, (97, 130): 256, (224, 224): 256}
-
-every_level = pytest.mark.parametrize("level", LEVELS)
-every_size = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
 @pytest.mark.parametrize("noise", IMAGENET_C)
