@@ -30,7 +30,7 @@ from harness.errors import HarnessError
 from harness.inspection import inspection_report
 from harness.plan import plan
 from harness.progress import Progress
-from harness.recipe import Recipe, read_recipe, resolved
+from harness.recipe import FORMS, Recipe, read_recipe, resolved
 from harness.report.build import report_from_store
 from harness.report.markdown import markdown_report
 from harness.report.terminal import terminal_report
@@ -143,6 +143,9 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         "calibrate": options.calibrate,
         "preprocess": options.preprocess,
         "noise": options.noise,
+        "corruption_form": options.form,
+        "imagenet_c": options.imagenet_c,
+        "frost_overlays": options.frost_overlays,
         "engines": options.engines,
         "limit": options.limit,
         "seed": options.seed,
@@ -207,6 +210,9 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibrate", metavar="DIR", help="pictures to calibrate on; default: some of --data")
     parser.add_argument("--preprocess", metavar="PRESET", help=f"one of {', '.join(preset_names())}")
     parser.add_argument("--noise", type=_names, metavar="NAMES", help="NAME or NAME:SETTING, with commas")
+    parser.add_argument("--form", choices=FORMS, help="of corrupted pictures; stored: as JPEG; default: in-memory")
+    parser.add_argument("--imagenet-c", metavar="DIR", help="read corrupted pictures from DIR/NAME/SEVERITY/CLASS/FILE")
+    parser.add_argument("--frost-overlays", metavar="DIR", help="ImageNet-C's photographs of frost")
     parser.add_argument("--engines", type=_names, metavar="NAMES", help="ENGINE or ENGINE:VERSION, with commas")
     parser.add_argument("--limit", type=int, metavar="N", help="score at most N pictures")
     parser.add_argument("--seed", type=int, metavar="N", help="of every random draw; default 0")

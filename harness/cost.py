@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -59,12 +60,19 @@ def cost_of(made: Plan, speed: Speed, progress: Progress) -> Cost:
             list(pool.map(line.measure, trial))
             seconds = time.perf_counter() - started
     return Cost(
-        stage_runs={stage: pictures * count for stage, count in made.tree().step_counts().items()},
+        stage_runs={stage: pictures * count for stage, count in _step_counts(made).items()},
         inferences=pictures * len(made.distinct) * len(made.versions),
         trial_pictures=len(trial),
         measure_seconds=seconds * pictures / len(trial),
         prepare_seconds=prepare_seconds,
     )
+
+
+def _step_counts(made: Plan) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for tree in made.trees().values():
+        counts.update(tree.step_counts())
+    return counts
 
 
 def cost_report(made: Plan, cost: Cost, speed: Speed) -> Group:

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import features
 
 from engines.cpu import kernel_class, processor_name
+from noise.corruptions import VERSION
 
 LIBRARIES = ("qharness", "numpy", "opencv-python-headless", "pillow", "onnx", "onnxruntime", "onnxruntime-gpu")
 
@@ -23,6 +24,7 @@ def environment() -> dict[str, Any]:
     """
     return {
         "code": code_fingerprint(),
+        "corruptions": VERSION,
         "libraries": {name: installed for name in LIBRARIES if (installed := installed_version(name))},
         "jpeg": f"{'libjpeg-turbo' if features.check('libjpeg_turbo') else 'libjpeg'} {features.version('jpg')}",
         "machine": platform.machine(),

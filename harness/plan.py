@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,16 @@ from engines.artifact import Artifact
 from engines.onnx_file import artifact_from_onnx
 from harness.errors import HarnessError, unknown
 from harness.preprocess import Tree, compile_tree
-from harness.recipe import Recipe
-from harness.registry import ENGINE_TABLE, engine_opener, noise_settings
+from harness.recipe import STORED, Recipe
+from harness.registry import ENGINE_TABLE, engine_opener, noise_settings, step_function
 from harness.samples import Sample, SampleSet, samples_from_folder
-from noise.base import Pipeline, pipeline_from_json
+from noise import NOISES
+from noise.base import MissingData, Pipeline, Step, pipeline_from_json
+from noise.corruptions.overlays import use_folder
 from noise.presets import pipeline_from_preset, preset_names
+
+# The published ImageNet-C was stored so; ``optimize`` was on too, which changes no pixel.
+STORAGE = Step("sensor", "jpeg_compression", {"quality": 85})
 
 # The forms in which a model runs, in the order in which losses are attributed.
 FP32, SIMULATED, INTEGER = "fp32", "simulated", "integer"
@@ -46,11 +52,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class Condition:
-    """One setting of one noise, and the pipeline that it makes of the artifact's own."""
+    """One setting of one noise, and the pipeline that it makes of the artifact's own.
+
+    Args:
+        noise: its row in the table of noises.
+        setting: one of the noise's, or "".
+        pipeline: from the encoded picture to the model's input.
+        folder: pictures that are corrupted already are read from below this folder; "" takes the scored ones.
+    """
 
     noise: str
     setting: str
     pipeline: Pipeline
+    folder: str = ""
 
     @property
     def name(self) -> str:
@@ -87,11 +101,17 @@ class Plan:
         """The conditions that differ in what they do. A swap to the step that is already there is one of two
         names for the same thing, and is measured once.
         """
-        return tuple({condition.pipeline.key: condition for condition in reversed(self.conditions)}.values())[::-1]
+        kept = {(each.folder, each.pipeline.key): each for each in reversed(self.conditions)}
+        return tuple(kept.values())[::-1]
 
-    def tree(self) -> Tree:
-        """The distinct conditions as a prefix tree of steps: what they share is computed once."""
-        return compile_tree([condition.pipeline for condition in self.distinct])
+    def trees(self) -> dict[str, Tree]:
+        """The distinct conditions as prefix trees of steps, one for each folder of pictures: what conditions share
+        is computed once.
+        """
+        members: dict[str, dict[int, Pipeline]] = {}
+        for index, condition in enumerate(self.distinct):
+            members.setdefault(condition.folder, {})[index] = condition.pipeline
+        return {folder: compile_tree(list(each.values()), list(each)) for folder, each in members.items()}
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -102,10 +122,10 @@ def plan(recipe: Recipe) -> Plan:
     """
     artifact = artifact_from_onnx(Path(recipe.model))
     pipeline, findings = _pipeline(recipe, artifact)
-    conditions = tuple(_conditions(recipe.noise, pipeline))
+    conditions, stand_ins = _conditions(recipe, pipeline)
     versions = tuple(_versions(recipe.engines, artifact))
     scored, calibration = _samples(recipe, artifact, needs_calibration=_needs_calibration(versions, artifact))
-    made = Plan(recipe, artifact, pipeline, conditions, versions, scored, calibration, findings)
+    made = Plan(recipe, artifact, pipeline, conditions, versions, scored, calibration, (*findings, *stand_ins))
     _try_pipelines(made)
     return made
 
@@ -136,19 +156,69 @@ def _preset(name: str, artifact: Artifact) -> Pipeline:
     return pipeline_from_preset(name, size=artifact.size[0], layout=artifact.layout)
 
 
-def _conditions(names: Sequence[str], pipeline: Pipeline) -> Iterable[Condition]:
+def _conditions(recipe: Recipe, pipeline: Pipeline) -> tuple[tuple[Condition, ...], list[Finding]]:
+    """The conditions, and what had to be replaced for want of data."""
+    if recipe.frost_overlays:
+        use_folder(Path(recipe.frost_overlays))
     chosen: dict[str, Condition] = {}
-    for name in names:
+    findings: dict[str, Finding] = {}
+    for name in recipe.noise:
         noise, _, wanted = name.partition(":")
         settings = noise_settings(noise)
         if wanted and wanted not in settings:
             raise unknown(f"setting of {noise!r}", wanted, settings)
+        replaced = None if recipe.imagenet_c else _stand_in(noise)
+        if replaced is not None:
+            noise, findings[noise] = replaced
+            settings = noise_settings(noise)
         for setting, step in settings.items():
             if not wanted or setting == wanted:
-                changed = pipeline if step is None else pipeline.with_step(step)
-                condition = Condition(noise, setting, changed)
+                condition = _condition(noise, setting, step, pipeline, recipe)
                 chosen.setdefault(condition.name, condition)
-    return chosen.values()
+    return tuple(chosen.values()), list(findings.values())
+
+
+def _condition(noise: str, setting: str, step: Step | None, pipeline: Pipeline, recipe: Recipe) -> Condition:
+    if step is None:
+        return Condition(noise, setting, pipeline)
+    if step.stage != "sensor":
+        return Condition(noise, setting, pipeline.with_step(step))
+    if recipe.imagenet_c:
+        folder = Path(recipe.imagenet_c, noise, setting)
+        if not folder.is_dir():
+            raise HarnessError(
+                f"{recipe.imagenet_c} has no folder {noise}/{setting}; expected NAME/SEVERITY/CLASS/FILE for every "
+                f"corruption that is asked for"
+            )
+        return Condition(noise, setting, _without_second_resize(pipeline), str(folder))
+    changed = pipeline.with_step(step)
+    return Condition(noise, setting, changed.with_step(STORAGE) if recipe.corruption_form == STORED else changed)
+
+
+def _without_second_resize(pipeline: Pipeline) -> Pipeline:
+    """A picture that has the size of the crop already is only cropped."""
+    resize = next((step for step in pipeline.steps if step.stage == "resize"), None)
+    crop = next((step for step in pipeline.steps if step.stage == "crop"), None)
+    if resize is None or crop is None:
+        return pipeline
+    return pipeline.with_step(Step("resize", resize.name, {"ready_size": crop.params["size"]}))
+
+
+def _stand_in(noise: str) -> tuple[str, Finding] | None:
+    """The noise that takes the place of one whose files are missing, and the warning; ``None`` if all is there."""
+    row = NOISES.get(noise)
+    if row is None or row.stand_in is None:
+        return None
+    try:
+        for step in noise_settings(noise).values():
+            if step is not None:
+                step_function(step)
+    except HarnessError as error:
+        if not isinstance(error.__cause__, MissingData):
+            raise
+        message = f"{row.stand_in} stands in for {noise} and is not to be compared with it. {error.__cause__}"
+        return row.stand_in, Finding(noise, "warning", message)
+    return None
 
 
 def _versions(names: Sequence[str], artifact: Artifact) -> Iterable[tuple[str, str]]:
@@ -212,7 +282,9 @@ def _try_pipelines(made: Plan) -> None:
     """Run one synthetic picture through every pipeline, and see that the result fits the model's input."""
     stored = io.BytesIO()
     Image.fromarray(np.full((375, 500, 3), 128, np.uint8)).save(stored, format="PNG")
-    for prepared in made.tree().walk(stored.getvalue(), "synthetic", made.recipe.seed):
+    trees = made.trees().values()
+    walks = (tree.walk(stored.getvalue(), "synthetic", made.recipe.seed) for tree in trees)
+    for prepared in chain.from_iterable(walks):
         name = made.distinct[prepared.condition].name
         if prepared.error is not None:
             raise HarnessError(f"the pipeline of {name} fails on any picture: {prepared.error}")

@@ -92,14 +92,17 @@ class Tree:
         return counts
 
 
-def compile_tree(pipelines: Sequence[Pipeline]) -> Tree:
+def compile_tree(pipelines: Sequence[Pipeline], conditions: Sequence[int] | None = None) -> Tree:
     """Merge the common beginnings of pipelines; equal pipelines end in the same node.
+
+    Args:
+        conditions: what the results are called, an index for every pipeline; by default its position.
 
     Raises:
         HarnessError: a step is unknown or refuses its parameters.
     """
     roots: dict[str, Node] = {}
-    for condition, pipeline in enumerate(pipelines):
+    for condition, pipeline in zip(conditions or range(len(pipelines)), pipelines, strict=True):
         children = roots
         node = None
         for step in pipeline.steps:

@@ -31,6 +31,11 @@ DEFAULT_NOISES = (
 )
 
 
+# The forms of a corrupted picture.
+IN_MEMORY, STORED = "in-memory", "stored"
+FORMS = (IN_MEMORY, STORED)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One run.
@@ -43,6 +48,11 @@ class Recipe:
         calibration_pictures: how many pictures to calibrate on, at most; never more than a fifth of ``data``.
         preprocess: a preset of `noise.presets`, or "" for what the model's sidecar declares.
         noise: noises, each ``NAME`` (all its settings) or ``NAME:SETTING``.
+        corruption_form: "in-memory", or "stored": every corrupted picture goes through a JPEG of quality 85, as
+            those of the published ImageNet-C did.
+        imagenet_c: the folder of a published or generated ImageNet-C, ``NAME/SEVERITY/CLASS/FILE``: corrupted
+            pictures are read from there; "" generates them.
+        frost_overlays: the folder of ImageNet-C's photographs of frost; "" looks in ``imagecorruptions``.
         engines: engines, each ``NAME`` (all versions) or ``NAME:VERSION``.
         limit: score at most this many pictures, drawn with the seed; 0 scores all.
         seed: of every random draw.
@@ -54,6 +64,9 @@ class Recipe:
     calibration_pictures: int = 100
     preprocess: str = ""
     noise: tuple[str, ...] = DEFAULT_NOISES
+    corruption_form: str = IN_MEMORY
+    imagenet_c: str = ""
+    frost_overlays: str = ""
     engines: tuple[str, ...] = ("ort-cpu",)
     limit: int = 0
     seed: int = 0
@@ -62,6 +75,10 @@ class Recipe:
         for name in ("calibration_pictures", "limit", "seed"):
             if getattr(self, name) < 0:
                 raise HarnessError(f"{name} must not be negative; got {getattr(self, name)}")
+        if self.corruption_form not in FORMS:
+            raise unknown("corruption_form", self.corruption_form, FORMS)
+        if self.imagenet_c and self.corruption_form == STORED:
+            raise HarnessError("the pictures of imagenet_c are stored already; leave corruption_form out")
         for name in ("noise", "engines"):
             if not getattr(self, name):
                 raise HarnessError(f"a recipe needs at least one name under {name!r}; leave it out for all")
@@ -112,6 +129,8 @@ def resolved(recipe: Recipe, folder: Path) -> Recipe:
         model=absolute(recipe.model),
         data=absolute(recipe.data),
         calibrate=absolute(recipe.calibrate),
+        imagenet_c=absolute(recipe.imagenet_c),
+        frost_overlays=absolute(recipe.frost_overlays),
     )
 
 

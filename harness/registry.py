@@ -24,7 +24,7 @@ from engines.certificate import Certify
 from exporters import INT8
 from harness.errors import HarnessError, unknown
 from noise import NOISES, STEPS
-from noise.base import Step, StepFunction
+from noise.base import Step, StepFunction, check_picture
 
 
 class Row(Protocol):
@@ -95,9 +95,18 @@ def step_function(step: Step) -> StepFunction:
     """
     factory = STEP_TABLE.resolve(step.row)
     try:
-        return cast(StepFunction, factory(**step.params))
+        function = cast(StepFunction, factory(**step.params))
     except (TypeError, ValueError) as error:
         raise HarnessError(f"the step {step.row} refuses {dict(step.params)}: {error}") from error
+    return _checked(function) if step.stage == "sensor" else function
+
+
+def _checked(corruption: StepFunction) -> StepFunction:
+    def apply(picture: Any, rng: np.random.Generator) -> Any:
+        check_picture(picture)
+        return corruption(picture, rng)
+
+    return apply
 
 
 def noise_settings(name: str) -> Mapping[str, Step | None]:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from engines.base import Engine, EngineError, call
 from harness.errors import HarnessError
+from harness.memory import keep_freed_memory
 from harness.plan import Plan
 from harness.prepare import Contender
 from harness.preprocess import Prepared, Tree
@@ -79,6 +80,7 @@ def run(made: Plan, contenders: Sequence[Contender], store: Store, speed: Speed,
         return
     pictures = sum(len(slices[index]) for index in missing)
     cv2.setNumThreads(1)  # workers are the parallelism; OpenCV's own threads would fight them for the cores
+    keep_freed_memory()
     with ExitStack() as stack:
         line = Line(made, contenders, speed.batch)
         stack.enter_context(closing(line))
@@ -102,7 +104,7 @@ class Line:
     """The contenders, open, and the tree that feeds them."""
 
     def __init__(self, made: Plan, contenders: Sequence[Contender], batch: int) -> None:
-        self.tree: Tree = made.tree()
+        self.trees = made.trees()
         self.seed = made.recipe.seed
         self.contenders = contenders
         self.batch = made.artifact.fixed_batch or batch
@@ -124,21 +126,25 @@ class Line:
     def measure(self, sample: Sample) -> Measured:
         """Every record of one sample, in the order of conditions and contenders."""
         measured = Measured([])
+        for folder, tree in self.trees.items():
+            self._measure_copy(measured, sample, folder, tree)
+        measured.records.sort(key=lambda record: self.order[record.cell])
+        return measured
+
+    def _measure_copy(self, measured: Measured, sample: Sample, folder: str, tree: Tree) -> None:
         try:
-            data = sample.read()
+            data = sample.read(folder)
         except OSError as error:
-            self._keep(measured, sample, UNREADABLE, list(self.tree.unreadable(error)))
-            return measured
+            self._keep(measured, sample, UNREADABLE, list(tree.unreadable(error)))
+            return
         source = source_of(data)
         waiting: list[Prepared] = []
-        for prepared in self.tree.walk(data, sample.id, self.seed, measured.seconds):
+        for prepared in tree.walk(data, sample.id, self.seed, measured.seconds):
             waiting.append(prepared)
             if sum(each.tensor is not None for each in waiting) == self.batch:
                 self._keep(measured, sample, source, waiting)
                 waiting = []
         self._keep(measured, sample, source, waiting)
-        measured.records.sort(key=lambda record: self.order[record.cell])
-        return measured
 
     def _keep(self, measured: Measured, sample: Sample, source: str, batch: Sequence[Prepared]) -> None:
         """Feed a batch to every contender and keep the rows; a picture that failed earlier keeps its error."""

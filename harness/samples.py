@@ -15,6 +15,7 @@ from harness.errors import HarnessError
 from harness.progress import Progress
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+STORED_EXTENSIONS = (".JPEG", ".png")
 IMAGENET_CLASSES = 1000
 UNREADABLE = "unreadable"
 WORDNET_ID = re.compile(r"n\d{8}")
@@ -34,9 +35,17 @@ class Sample:
     path: Path
     label: int
 
-    def read(self) -> bytes:
-        """The encoded picture. Decoding is a step like any other, because decoders differ."""
-        return self.path.read_bytes()
+    def read(self, folder: str = "") -> bytes:
+        """The encoded picture. Decoding is a step like any other, because decoders differ.
+
+        Args:
+            folder: read the copy of the same id below this folder instead; `qharness corrupt` may have added an
+                extension to its name.
+        """
+        if not folder:
+            return self.path.read_bytes()
+        copies = [Path(folder, self.id + added) for added in ("", *STORED_EXTENSIONS)]
+        return next((copy for copy in copies if copy.exists()), copies[0]).read_bytes()
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ def identity(made: Plan, contenders: Sequence[Contender], fingerprint: str) -> d
                 "noise": condition.noise,
                 "setting": condition.setting,
                 "pipeline": condition.pipeline.describe(),
+                "folder": condition.folder,
                 "cells": {each.name: each.cell_key(condition, seed) for each in contenders},
             }
             for condition in made.conditions

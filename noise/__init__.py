@@ -15,11 +15,19 @@ __all__ = ["NOISES", "STEPS", "Entry"]
 
 
 class Entry(NamedTuple):
-    """One row: where the thing is, what it is, and the extra of qharness that it needs beyond the base."""
+    """One row of a table.
+
+    Args:
+        target: where the thing is, ``module:attribute``.
+        about: what it is.
+        extra: the extra of qharness that it needs beyond the base.
+        stand_in: the noise that takes its place, under its own name, where files that it needs are missing.
+    """
 
     target: str
     about: str
     extra: str | None = None
+    stand_in: str | None = None
 
 
 # stage.name -> a factory: keyword parameters (JSON values) -> function(x, rng) -> x
@@ -34,14 +42,21 @@ STEPS = {
     "sensor.elastic_transform": Entry(
         "noise.corruptions.elastic_transform:elastic_transform", "an affine map, then smooth displacements"
     ),
+    "sensor.frost": Entry("noise.corruptions.frost:frost", "a photograph of frost is laid over"),
     "sensor.fog": Entry("noise.corruptions.fog:fog", "a bright plasma fractal is added"),
     "sensor.gaussian_blur": Entry("noise.corruptions.gaussian_blur:gaussian_blur", "a Gaussian, cut off at 4 sigma"),
     "sensor.gaussian_noise": Entry("noise.corruptions.gaussian_noise:gaussian_noise", "normal noise"),
+    "sensor.glass_blur": Entry("noise.corruptions.glass_blur:glass_blur", "pixels are copied from nearby"),
     "sensor.impulse_noise": Entry("noise.corruptions.impulse_noise:impulse_noise", "salt and pepper"),
     "sensor.jpeg_compression": Entry("noise.corruptions.jpeg_compression:jpeg_compression", "one more JPEG round trip"),
+    "sensor.motion_blur": Entry("noise.corruptions.motion_blur:motion_blur", "a fading straight streak"),
     "sensor.pixelate": Entry("noise.corruptions.pixelate:pixelate", "reduced and enlarged with a box filter"),
+    "sensor.procedural_frost": Entry(
+        "noise.corruptions.procedural_frost:procedural_frost", "ice crystals drawn from noise are laid over"
+    ),
     "sensor.saturate": Entry("noise.corruptions.saturate:saturate", "the HSV saturation is scaled and raised"),
     "sensor.shot_noise": Entry("noise.corruptions.shot_noise:shot_noise", "Poisson counts of photons"),
+    "sensor.snow": Entry("noise.corruptions.snow:snow", "a whitened picture behind streaks of flakes"),
     "sensor.spatter": Entry("noise.corruptions.spatter:spatter", "blurred noise above a threshold is liquid"),
     "sensor.speckle_noise": Entry("noise.corruptions.speckle_noise:speckle_noise", "normal noise times the value"),
     "sensor.zoom_blur": Entry("noise.corruptions.zoom_blur:zoom_blur", "the mean of the picture and its zooms"),
@@ -57,7 +72,12 @@ NOISES = {
     "shot_noise": Entry("noise.corruptions.shot_noise:SETTINGS", "few photons, each counted"),
     "impulse_noise": Entry("noise.corruptions.impulse_noise:SETTINGS", "dead and hot pixels, bit errors"),
     "defocus_blur": Entry("noise.corruptions.defocus_blur:SETTINGS", "a lens out of focus"),
+    "glass_blur": Entry("noise.corruptions.glass_blur:SETTINGS", "frosted glass, ice on a window"),
+    "motion_blur": Entry("noise.corruptions.motion_blur:SETTINGS", "the camera moves while the shutter is open"),
     "zoom_blur": Entry("noise.corruptions.zoom_blur:SETTINGS", "the camera closes in while the shutter is open"),
+    "snow": Entry("noise.corruptions.snow:SETTINGS", "falling flakes before a white scene"),
+    "frost": Entry("noise.corruptions.frost:SETTINGS", "ice crystals on the lens", stand_in="procedural_frost"),
+    "procedural_frost": Entry("noise.corruptions.procedural_frost:SETTINGS", "frost without ImageNet-C's overlays"),
     "fog": Entry("noise.corruptions.fog:SETTINGS", "clouds of many scales"),
     "brightness": Entry("noise.corruptions.brightness:SETTINGS", "over-exposure, daylight changes"),
     "contrast": Entry("noise.corruptions.contrast:SETTINGS", "haze, a dirty lens, a dull display"),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 STAGES = ("decode", "resize", "crop", "sensor", "normalise", "layout")
+SMALLEST = 32  # the height and width below which corruptions are not defined
 
 # The values that travel are bytes (before decode), uint8 HWC RGB (until normalise), then float32.
 StepFunction = Callable[[Any, np.random.Generator], Any]
@@ -23,6 +24,10 @@ StepFunction = Callable[[Any, np.random.Generator], Any]
 
 class NoiseError(ValueError):
     """Something about a noise or a pipeline that the user can mend; the message says how."""
+
+
+class MissingData(NoiseError):
+    """A noise needs files that qharness may not bring along; the message says where to get them."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,22 @@ def check_size(what: str, size: object) -> None:
     """Refuse a size that is no positive whole number of pixels."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise NoiseError(f"the size of a {what} must be a positive whole number of pixels; got {size!r}")
+
+
+def check_picture(picture: object) -> None:
+    """Refuse what no corruption can work on: anything but uint8 [H, W, 3] of at least `SMALLEST` pixels a side."""
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
+        got = picture.dtype if isinstance(picture, np.ndarray) else type(picture).__name__
+        raise NoiseError(f"a corruption takes levels 0 to 255 as uint8; got {got}. Scale and convert the picture first")
+    if picture.ndim != 3 or picture.shape[2] != 3:
+        raise NoiseError(
+            f"a corruption takes three channels, [H, W, 3] RGB; got shape {list(picture.shape)}. Convert grey and "
+            f"transparent pictures to RGB first"
+        )
+    if min(picture.shape[:2]) < SMALLEST:
+        raise NoiseError(
+            f"a corruption needs at least {SMALLEST} x {SMALLEST} pixels; got {picture.shape[0]} x {picture.shape[1]}"
+        )
 
 
 def severities(name: str, *params: Mapping[str, Any]) -> dict[str, Step]:

@@ -39,11 +39,11 @@ def pipeline_from_preset(name: str, *, size: int, layout: str = "nchw") -> Pipel
     """
     normalisation = NORMALISATIONS[name.removesuffix("-crop")][1]
     resized = round(size / CROP_FRACTION)
-    resize = Step("resize", "pillow", {"geometry": "shorter_side", "size": resized, "filter": "bilinear"})
+    params = {"geometry": "shorter_side", "size": resized, "filter": "bilinear", "ready_size": size}
     return Pipeline(
         (
             Step("decode", "pillow", {}),
-            *(() if name.endswith("-crop") else (resize,)),
+            *(() if name.endswith("-crop") else (Step("resize", "pillow", params),)),
             Step("crop", "centre", {"size": size}),
             Step("normalise", "float32", normalisation),
             Step("layout", layout, {}),

@@ -58,26 +58,37 @@ def target_size(height: int, width: int, geometry: str, size: int) -> tuple[int,
     return target
 
 
-def pillow(*, geometry: str, size: int, filter: str) -> StepFunction:
-    """Pillow's ``Image.resize``; uint8 HWC RGB in and out. ``filter`` is a key of `PILLOW_FILTERS`."""
+def pillow(*, geometry: str, size: int, filter: str, ready_size: int | None = None) -> StepFunction:
+    """Pillow's ``Image.resize``; uint8 HWC RGB in and out.
+
+    Args:
+        geometry, size: see `target_size`.
+        filter: a key of `PILLOW_FILTERS`.
+        ready_size: a picture of exactly this height and width is ready, and passes unchanged. ImageNet-C's are;
+            resized a second time they are softer than what was published.
+    """
     resample = _choice(filter, PILLOW_FILTERS, "Pillow")
     _check_target(geometry, size)
 
     def apply(picture: Picture, rng: np.random.Generator) -> Picture:
         del rng
+        if picture.shape[:2] == (ready_size, ready_size):
+            return picture
         height, width = target_size(picture.shape[0], picture.shape[1], geometry, size)
         return np.asarray(Image.fromarray(picture).resize((width, height), resample))
 
     return apply
 
 
-def opencv(*, geometry: str, size: int, filter: str) -> StepFunction:
-    """``cv2.resize``; uint8 HWC RGB in and out. ``filter`` is a key of `OPENCV_FILTERS`."""
+def opencv(*, geometry: str, size: int, filter: str, ready_size: int | None = None) -> StepFunction:
+    """``cv2.resize``; uint8 HWC RGB in and out. ``filter`` is a key of `OPENCV_FILTERS`; the rest as above."""
     interpolation = _choice(filter, OPENCV_FILTERS, "OpenCV")
     _check_target(geometry, size)
 
     def apply(picture: Picture, rng: np.random.Generator) -> Picture:
         del rng
+        if picture.shape[:2] == (ready_size, ready_size):
+            return picture
         height, width = target_size(picture.shape[0], picture.shape[1], geometry, size)
         return cast(Picture, cv2.resize(picture, (width, height), interpolation=interpolation))
 

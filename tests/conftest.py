@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-REQUIREMENTS = ("data", "chromium", "gpu")
+from noise.base import MissingData
+from noise.corruptions import overlays
+
+REQUIREMENTS = ("data", "chromium", "gpu", "magick")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,6 +45,24 @@ def real_data(request: pytest.FixtureRequest) -> Path:
     if not Path(folder).is_dir():
         missing(request, "data", f"QHARNESS_DATA names {folder}, which is no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def frost_overlays(request: pytest.FixtureRequest) -> None:
+    """ImageNet-C's photographs of frost, beside the real data or in the installed ``imagecorruptions``."""
+    folder = Path(os.environ.get("QHARNESS_DATA", "")) / "frost"
+    if folder.is_dir():
+        overlays.use_folder(folder)
+    try:
+        overlays.published()
+    except MissingData as error:
+        missing(request, "data", str(error))
+
+
+@pytest.fixture(autouse=True)
+def _needs_overlays(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("needs_overlays"):
+        request.getfixturevalue("frost_overlays")
 
 
 @pytest.fixture(scope="session")

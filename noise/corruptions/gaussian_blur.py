@@ -25,10 +25,15 @@ def gaussian_blur(*, sigma_px: float) -> StepFunction:
 
     def apply(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         del rng
-        blurred = cv2.sepFilter2D(picture, cv2.CV_32F, taps, taps, delta=ROUNDING, borderType=cv2.BORDER_REPLICATE)
-        return np.clip(blurred, 0, 255, out=blurred).astype(np.uint8)
+        return blurred(picture, taps)
 
     return apply
+
+
+def blurred(picture: npt.NDArray[np.uint8], taps: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """A picture filtered with ``taps`` along both axes, border pixels repeated, truncated to uint8."""
+    soft = cv2.sepFilter2D(picture, cv2.CV_32F, taps, taps, delta=ROUNDING, borderType=cv2.BORDER_REPLICATE)
+    return np.clip(soft, 0, 255, out=soft).astype(np.uint8)
 
 
 def gaussian_taps(sigma_px: float, truncate: float) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -21,8 +22,11 @@ def pixelate(*, scale: float) -> StepFunction:
         del rng
         height, width = picture.shape[:2]
         small_height, small_width = int(height * scale), int(width * scale)
-        small = np.asarray(Image.fromarray(picture).resize((small_width, small_height), Image.Resampling.BOX))
-        return small.take(nearest(small_width, width), axis=1).take(nearest(small_height, height), axis=0)
+        small = Image.fromarray(picture).resize((small_width, small_height), Image.Resampling.BOX)
+        # Four bytes a pixel are taken as one number, several times as fast as three.
+        pixels = np.frombuffer(small.tobytes("raw", "RGBX"), np.uint32).reshape(small_height, small_width)
+        large = pixels.take(nearest(small_width, width), axis=1).take(nearest(small_height, height), axis=0)
+        return np.asarray(cv2.cvtColor(large.view(np.uint8).reshape(height, width, 4), cv2.COLOR_RGBA2RGB), np.uint8)
 
     return apply
 

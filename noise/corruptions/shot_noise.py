@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noise.base import NoiseError, StepFunction, severities
+from noise.corruptions.draws import bits16
 
 SETTINGS = severities("shot_noise", {"photons": 60}, {"photons": 25}, {"photons": 12}, {"photons": 5}, {"photons": 3})
 
@@ -33,7 +34,7 @@ def shot_noise(*, photons: float) -> StepFunction:
     value = (np.clip(np.arange(256) / photons, 0, 1) * 255).astype(np.uint8)
 
     def apply(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-        draw = rng.integers(0, 1 << 16, picture.shape, dtype=np.uint16)
+        draw = bits16(rng, picture.shape)
         column = picture.astype(np.uint32)
         column <<= np.uint32(COLUMN_BITS)
         column |= draw >> np.uint16(16 - COLUMN_BITS)

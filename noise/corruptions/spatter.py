@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noise.base import NoiseError, StepFunction, severities
+from noise.corruptions.draws import standard_normal
 from noise.corruptions.gaussian_blur import gaussian_taps
 
 SETTINGS = severities(
@@ -47,7 +48,7 @@ def spatter(
     edge = None if edge_sigma_px is None else gaussian_taps(edge_sigma_px, truncate=4.0)
 
     def apply(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-        layer = rng.standard_normal(picture.shape[:2], dtype=np.float32)
+        layer = standard_normal(rng, picture.shape[:2])
         layer *= np.float32(deviation)
         layer += np.float32(mean)
         liquid = cv2.sepFilter2D(layer, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noise.base import StepFunction, severities
+from noise.corruptions.draws import standard_normal
 
 SETTINGS = severities(
     "speckle_noise", {"sigma": 0.15}, {"sigma": 0.2}, {"sigma": 0.35}, {"sigma": 0.45}, {"sigma": 0.6}
@@ -16,7 +17,7 @@ def speckle_noise(*, sigma: float) -> StepFunction:
     """``clip(x + x * N(0, sigma))`` with x on [0, 1] (ImageNet-C). Works per value, so at any size."""
 
     def apply(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-        noisy = rng.standard_normal(picture.shape, dtype=np.float32)
+        noisy = standard_normal(rng, picture.shape)
         noisy *= np.float32(sigma)
         noisy += 1
         noisy *= picture

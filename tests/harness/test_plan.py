@@ -19,6 +19,7 @@ from harness.prepare import prepare
 from harness.progress import Progress
 from harness.recipe import DEFAULT_NOISES, Recipe
 from harness.run import Speed
+from noise.base import MissingData, NoiseError
 
 
 def names(recipe: Recipe) -> list[str]:
@@ -175,3 +176,58 @@ def test_a_model_with_external_weights_outside_its_folder_is_refused(small: Reci
     (folder / "m.onnx").write_bytes(moved.SerializeToString())
     with pytest.raises(ArtifactError, match=r"'\.\./weights.bin', outside the model's folder"):
         plan(replace(small, model=str(folder / "m.onnx")))
+
+
+def test_stored_form_adds_a_jpeg_to_corruptions_and_to_nothing_else(small: Recipe) -> None:
+    made = plan(replace(small, noise=("clean", "fog:2", "resize:area"), corruption_form="stored"))
+    last = {each.name: [s for s in each.pipeline.steps if s.stage == "sensor"] for each in made.conditions}
+    assert last["clean"] == last["resize:area"] == []
+    assert [step.name for step in last["fog:2"]] == ["fog", "jpeg_compression"]
+    assert last["fog:2"][1].params == {"quality": 85}
+
+
+def test_stored_form_of_stored_pictures_is_refused(small: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="stored already"):
+        replace(small, corruption_form="stored", imagenet_c=str(tmp_path))
+    with pytest.raises(HarnessError, match="did you mean 'stored'"):
+        replace(small, corruption_form="strored")
+
+
+def test_imagenet_c_on_disk_is_read_and_never_resized_again(small: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "fog" / "3").mkdir(parents=True)
+    made = plan(replace(small, noise=("clean", "fog:3"), imagenet_c=str(tmp_path)))
+    clean, fog = made.conditions
+    assert (clean.folder, fog.folder) == ("", str(tmp_path / "fog" / "3"))
+    assert fog.pipeline.steps[1].params["ready_size"] == 224
+    assert not [step for step in fog.pipeline.steps if step.stage == "sensor"]
+    assert set(made.trees()) == {"", fog.folder}
+
+
+def test_imagenet_c_without_a_corruption_is_refused(small: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "fog" / "3").mkdir(parents=True)
+    with pytest.raises(HarnessError, match="has no folder fog/4; expected NAME/SEVERITY/CLASS/FILE"):
+        plan(replace(small, noise=("fog:4",), imagenet_c=str(tmp_path)))
+
+
+def test_procedural_frost_stands_in_under_its_own_name(small: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing() -> None:
+        raise MissingData("the overlays are not here")
+
+    monkeypatch.setattr("noise.corruptions.frost.published", nothing)
+    made = plan(replace(small, noise=("frost:2",)))
+    assert [condition.name for condition in made.conditions] == ["procedural_frost:2"]
+    assert made.findings[-1].severity == "warning"
+    assert "procedural_frost stands in for frost" in made.findings[-1].message
+    assert "the overlays are not here" in made.findings[-1].message
+
+
+@pytest.mark.needs_overlays
+def test_frost_is_frost_where_the_overlays_are(small: Recipe) -> None:
+    made = plan(replace(small, noise=("frost:2",)))
+    assert [condition.name for condition in made.conditions] == ["frost:2"]
+    assert not made.findings
+
+
+def test_frost_overlays_of_a_wrong_folder_are_refused(small: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(NoiseError, match=r"lacks frost1\.png"):
+        plan(replace(small, noise=("frost",), frost_overlays=str(tmp_path)))

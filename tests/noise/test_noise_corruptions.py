@@ -11,6 +11,7 @@ from scipy import stats
 
 from harness.registry import step_function
 from noise.base import NoiseError
+from noise.corruptions.draws import standard_normal
 from noise.corruptions.shot_noise import cumulative, shot_noise
 from noise.seed import generator
 from tests.noise.reference import LEVELS, SIZES, colourful, constants, corrupt, draws, step_of
@@ -115,7 +116,7 @@ def test_shot_noise_refuses_counts_that_its_table_cannot_hold(photons: float) ->
 def test_speckle_noise_equals_the_formula_on_its_own_draws(level: int) -> None:
     sigma = IMAGENET_C["speckle_noise"][level - 1]["sigma"]
     picture = colourful(97, 130)
-    normal = draws("speckle_noise", level).standard_normal(picture.shape, dtype=np.float32).astype(np.float64)
+    normal = standard_normal(draws("speckle_noise", level), picture.shape).astype(np.float64)
     x = picture / 255.0
     expected = np.floor(np.clip(x + x * sigma * normal, 0, 1) * 255)
     difference = corrupt("speckle_noise", level, picture) - expected

@@ -50,7 +50,9 @@ def test_second_sensor_step_comes_behind_the_first() -> None:
 
 def test_swap_keeps_the_parameters_that_it_does_not_name() -> None:
     swapped = PIPELINE.with_step(Step("resize", "opencv", {"filter": "area"}))
-    assert swapped.steps[1] == Step("resize", "opencv", {"geometry": "shorter_side", "size": 73, "filter": "area"})
+    assert swapped.steps[1] == Step(
+        "resize", "opencv", {"geometry": "shorter_side", "size": 73, "filter": "area", "ready_size": 64}
+    )
     assert swapped.steps[0] == PIPELINE.steps[0]
     assert swapped.steps[2:] == PIPELINE.steps[2:]
 

@@ -177,7 +177,7 @@ def test_imagenet_preset_is_torchvisions() -> None:
         {
             "stage": "resize",
             "name": "pillow",
-            "params": {"geometry": "shorter_side", "size": 256, "filter": "bilinear"},
+            "params": {"geometry": "shorter_side", "size": 256, "filter": "bilinear", "ready_size": 224},
         },
         {"stage": "crop", "name": "centre", "params": {"size": 224}},
         {

@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from noise.base import NoiseError
+from noise.corruptions.draws import standard_normal
 from noise.corruptions.fog import plasma
 from noise.corruptions.spatter import spatter
 from tests.noise.reference import LEVELS, colourful, constants, corrupt, draws, every_level, every_size
@@ -87,7 +88,7 @@ def test_fog_leaves_black_black() -> None:
 
 def liquid_reference(level: int, size: tuple[int, int]) -> npt.NDArray[np.float64]:
     params = IMAGENET_C["spatter"][level - 1]
-    normal = draws("spatter", level).standard_normal(size, dtype=np.float32).astype(np.float64)
+    normal = standard_normal(draws("spatter", level), size).astype(np.float64)
     layer = params["mean"] + params["deviation"] * normal
     layer = np.asarray(ndimage.gaussian_filter(layer, params["sigma_px"], mode="nearest", truncate=4.0))
     layer[layer < params["threshold"]] = 0
