@@ -10,4 +10,5 @@ BENCHMARKS = {
     "demo": "benchmarks.demo_time",
     "throughput": "benchmarks.throughput",
     "memory": "benchmarks.memory",
+    "noise": "benchmarks.noise",
 }

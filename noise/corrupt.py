@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -35,15 +36,21 @@ def corrupt(
         raise NoiseError(f"the severity of {name} must be 0 to {len(settings)}; got {severity!r}")
     if severity == 0:
         return picture.copy()
-    step = settings[str(severity)]
-    module, _, attribute = STEPS[step.row].target.partition(":")
-    function: StepFunction = getattr(importlib.import_module(module), attribute)(**step.params)
-    return np.asarray(function(picture, generator(seed, step.key, sample_id)), np.uint8)
+    key, function = _step(name, severity)
+    return np.asarray(function(picture, generator(seed, key, sample_id)), np.uint8)
 
 
 def corruption_names() -> tuple[str, ...]:
     """Every name that `corrupt` takes, in the order of the table."""
     return tuple(name for name, row in NOISES.items() if row.target.startswith("noise.corruptions."))
+
+
+@cache
+def _step(name: str, severity: int) -> tuple[str, StepFunction]:
+    """The key and the function of a corruption; making a function takes longer than applying it."""
+    step = _settings(name)[str(severity)]
+    module, _, attribute = STEPS[step.row].target.partition(":")
+    return step.key, getattr(importlib.import_module(module), attribute)(**step.params)
 
 
 def _settings(name: str) -> Mapping[str, Step]:

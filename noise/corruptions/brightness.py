@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -22,10 +23,13 @@ def brightness(*, add: float) -> StepFunction:
 
     def apply(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         del rng
-        brightest = np.maximum(np.maximum(picture[..., 0], picture[..., 1]), picture[..., 2])
-        bright: npt.NDArray[np.float32] = picture * gain[brightest][..., None]
-        bright[brightest == 0] = raised[0]
+        planes = cv2.split(picture)
+        brightest = cv2.max(cv2.max(planes[0], planes[1]), planes[2])
+        factor = cv2.LUT(brightest, gain)
         # The gain may carry the brightest channel a rounding error above 255.
-        return np.minimum(bright, 255).astype(np.uint8)
+        bright = cv2.merge([np.minimum(plane * factor, 255).astype(np.uint8) for plane in planes])
+        if not brightest.all():
+            bright[brightest == 0] = int(raised[0])
+        return np.asarray(bright, np.uint8)
 
     return apply
