@@ -23,6 +23,7 @@ if shadowed:
 from engines.artifact import ArtifactError
 from engines.base import EngineError
 from exporters.base import ExportError
+from harness.corrupt import FORMATS, JPEG, SEVERITIES, Outcome, Request, corrupt_folder, corruption_steps
 from harness.cost import cost_of, cost_report
 from harness.demo.embedded import demo_recipe
 from harness.doctor import doctor_report
@@ -31,14 +32,18 @@ from harness.inspection import inspection_report
 from harness.plan import plan
 from harness.progress import Progress
 from harness.recipe import FORMS, Recipe, read_recipe, resolved
+from harness.registry import NOISE_TABLE, step_function
 from harness.report.build import report_from_store
 from harness.report.markdown import markdown_report
 from harness.report.terminal import terminal_report
 from harness.report.write import HTML, write_reports
 from harness.run import Speed
 from harness.session import default_folder, execute
+from harness.sheet import write_sheet
 from harness.store import FULL, Store, is_full
-from noise.base import NoiseError
+from noise import NOISES
+from noise.base import MissingData, NoiseError
+from noise.corruptions.overlays import use_folder
 from noise.presets import preset_names
 
 USER_ERROR, BUG, INTERRUPTED, PIPE_CLOSED = 2, 3, 130, 141
@@ -136,6 +141,61 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _corrupt(options: argparse.Namespace, console: Console) -> int:
+    if bool(options.output) == bool(options.sheet):
+        raise HarnessError("say what to draw: either -o OUT for a folder of pictures, or --sheet FILE.png for one")
+    if options.frost_overlays:
+        use_folder(Path(options.frost_overlays))
+    noise = _all_corruptions(console) if options.noise is None else options.noise
+    request = Request(noise, _severities(options.severity), options.seed, options.size)
+    target = Path(options.target)
+    if options.sheet:
+        write_sheet(target, Path(options.sheet), request)
+        console.print(f"Sheet: {Path(options.sheet).resolve()}", markup=False)
+        return 0
+    speed = Speed(options.workers)
+    outcome = corrupt_folder(target, Path(options.output), request, options.format, speed, Progress())
+    console.print(_outcome_text(outcome), markup=False)
+    return 0
+
+
+def _all_corruptions(console: Console) -> tuple[str, ...]:
+    """Every corruption that can be drawn here, and no stand-in of one; says which cannot, and why."""
+    drawable: list[str] = []
+    stand_ins = {row.stand_in: noise for noise, row in NOISES.items() if row.stand_in}
+    for noise in NOISE_TABLE.names():
+        if stand_ins.get(noise) in drawable:
+            continue
+        for step in list(corruption_steps(noise).values())[:1]:
+            try:
+                step_function(step)
+                drawable.append(noise)
+            except HarnessError as error:
+                if not isinstance(error.__cause__, MissingData):
+                    raise
+                console.print(f"Left out: {noise}. {error.__cause__}", markup=False)
+    return tuple(drawable)
+
+
+def _severities(text: str) -> tuple[int, ...]:
+    known = {str(severity): severity for severity in SEVERITIES}
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if part not in known:
+            raise HarnessError(f"a severity is a whole number, {SEVERITIES[0]} to {SEVERITIES[-1]}; got {part!r}")
+    return tuple(dict.fromkeys(known[part] for part in parts))
+
+
+def _outcome_text(outcome: Outcome) -> str:
+    drawn = outcome.pictures - outcome.failures
+    lines = [f"{drawn} pictures x {outcome.conditions} conditions in {outcome.manifest.parent}"]
+    if not outcome.changed:
+        lines.append("Nothing was left to draw: all was there already.")
+    if outcome.failures:
+        lines.append(f"{outcome.failures} of {outcome.pictures} pictures failed, the first is {outcome.first_failure}")
+    return "\n".join([*lines, f"Manifest: {outcome.manifest}"])
+
+
 def _recipe(options: argparse.Namespace) -> Recipe:
     """The recipe that the command line stands for: a file with changes, or a model with defaults."""
     given = {
@@ -194,6 +254,10 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="print JSON (harness/report/schema.json)")
     report.set_defaults(command=_report)
 
+    corrupt = commands.add_parser("corrupt", help="corrupted copies of a folder of pictures, or a sheet of one")
+    _add_corrupt(corrupt)
+    corrupt.set_defaults(command=_corrupt)
+
     inspect = commands.add_parser("inspect", help="the integer-execution certificate of a model file")
     inspect.add_argument("artifact", metavar="MODEL")
     inspect.add_argument("--engine", default="ort-cpu", help="default: %(default)s")
@@ -216,6 +280,22 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engines", type=_names, metavar="NAMES", help="ENGINE or ENGINE:VERSION, with commas")
     parser.add_argument("--limit", type=int, metavar="N", help="score at most N pictures")
     parser.add_argument("--seed", type=int, metavar="N", help="of every random draw; default 0")
+
+
+def _add_corrupt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="DIR|PICTURE", help="one folder per class; with --sheet one picture")
+    parser.add_argument("-o", "--output", metavar="OUT", help="write OUT/NAME/SEVERITY/CLASS/FILE; continues")
+    parser.add_argument("--sheet", metavar="FILE.png", help="draw every corruption of one picture side by side")
+    parser.add_argument(
+        "--noise", type=_names, metavar="NAMES", help="NAME or NAME:SEVERITY, with commas; default: all"
+    )
+    severities = ",".join(map(str, SEVERITIES))
+    parser.add_argument("--severity", default=severities, metavar="LIST", help="with commas; default: %(default)s")
+    parser.add_argument("--format", choices=FORMATS, default=JPEG, help="png loses nothing; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every random draw; default: %(default)s")
+    parser.add_argument("--size", type=int, default=224, metavar="PIXELS", help="of the result; default: %(default)s")
+    parser.add_argument("--frost-overlays", metavar="DIR", help="ImageNet-C's photographs of frost")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="pictures at once; default: cores")
 
 
 def _add_speed(parser: argparse.ArgumentParser, *, with_output: bool = True) -> None:

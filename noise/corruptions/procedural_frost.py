@@ -17,7 +17,7 @@ from noise.corruptions.frost import WEIGHTS, covered
 SETTINGS = severities("procedural_frost", *WEIGHTS)
 
 CLOUD_DECAY = 1.7
-RAREST = 2.05  # one pixel in fifty starts a needle
+RAREST = 2.8  # one pixel in four hundred starts a needle
 NEEDLE_PX = 31
 COLD = np.array([[0.82, 0.93, 1.0]], np.float32)  # bluish white
 
@@ -44,7 +44,7 @@ def ice(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.uin
     crystals = np.zeros((height, width), np.float32)
     for angle in (turn, turn + 60, turn + 120):
         crystals = np.maximum(crystals, cv2.filter2D(seeds, -1, needle(angle), borderType=cv2.BORDER_REFLECT))
-    light = 255 * np.clip(crystals * (0.4 + patches) + 0.5 * patches**2, 0, 1)
+    light = 255 * np.clip(0.6 * crystals * (0.3 + patches) + 0.8 * patches, 0, 1)
     return np.asarray((light[:, :, None] * COLD).astype(np.uint8), np.uint8)
 
 
