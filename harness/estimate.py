@@ -15,7 +15,7 @@ picture, which are not independent, count as one observation.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -38,7 +38,7 @@ class Estimate:
         high: upper end.
         n: pictures it stands on, failed ones included: a failed picture is a wrong answer.
         failed: how many of them failed.
-        unit: "fraction" (0 to 1), "difference" (-1 to 1) or "probability".
+        unit: "fraction" (0 to 1), "difference" (-1 to 1) or what `scaled` was told.
     """
 
     value: float | None
@@ -68,6 +68,12 @@ def proportion(values: Values, failed: int = 0) -> Estimate:
     effective = n * mean * (1 - mean) / variance if variance > 0 else float(n)
     low, high = wilson(mean, effective)
     return Estimate(mean, low, high, n, failed, "fraction")
+
+
+def scaled(estimate: Estimate, factor: float, unit: str) -> Estimate:
+    """The estimate and its interval in another unit, ``factor`` of which make one; ``factor`` is positive."""
+    value, low, high = (None if x is None else factor * x for x in (estimate.value, estimate.low, estimate.high))
+    return replace(estimate, value=value, low=low, high=high, unit=unit)
 
 
 def wilson(mean: float, n: float) -> tuple[float, float]:

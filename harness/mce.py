@@ -7,6 +7,11 @@ have been reordered in other code bases without their constants.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.estimate import Estimate, Values, paired_difference, proportion, scaled
 
 SEVERITIES = 5
 
@@ -79,6 +84,72 @@ def relative_mean_corruption_error(errors: Mapping[str, Sequence[float]], clean_
     _check_complete(errors)
     each = (relative_corruption_error(name, errors[name], clean_error) for name in ALEXNET_ERROR)
     return sum(each) / len(ALEXNET_ERROR)
+
+
+UNIT = "ratio to AlexNet"
+
+
+@dataclass(frozen=True)
+class CorruptionErrors:
+    """The corruption errors of one contender, 1.0 for AlexNet.
+
+    Args:
+        each: corruption -> CE, for every one of the fifteen that was measured at all five severities.
+        mce: their mean; ``None`` where one of the fifteen is missing.
+        relative: relative mCE; ``None`` without mCE or without clean answers.
+        change: mCE minus that of the fp32 version, on the same pictures; ``None`` where there is none.
+    """
+
+    each: Mapping[str, Estimate]
+    mce: Estimate | None
+    relative: Estimate | None
+    change: Estimate | None
+
+
+def corruption_errors(
+    wrong: Mapping[str, Values], clean: Values | None, before: Mapping[str, Values] | None, failed: int
+) -> CorruptionErrors:
+    """The estimates of one contender. mCE is linear in a picture's answers, so a picture is one observation.
+
+    Args:
+        wrong: corruption -> float64 [n], the share of the five severities at which a picture was got wrong.
+        clean: float64 [n], 1 where it was got wrong without corruption.
+        before: as ``wrong``, of the fp32 version.
+        failed: pictures that failed under any condition.
+    """
+    each = {
+        name: scaled(proportion(wrong[name], failed), 1 / ALEXNET_ERROR[name], UNIT)
+        for name in ALEXNET_ERROR
+        if name in wrong
+    }
+    if len(each) < len(ALEXNET_ERROR):
+        return CorruptionErrors(each, None, None, None)
+    weights = {name: 1 / (error * len(ALEXNET_ERROR)) for name, error in ALEXNET_ERROR.items()}
+    mixed, total = _weighted(wrong, weights)
+    change = None if before is None else paired_difference(_weighted(before, weights)[0], mixed, failed)
+    relative = None
+    if clean is not None:
+        added = {name: 1 / ((error - ALEXNET_CLEAN_ERROR) * len(weights)) for name, error in ALEXNET_ERROR.items()}
+        noisy, factor = _weighted(wrong, added)
+        relative = scaled(paired_difference(clean, noisy, failed), factor, UNIT)
+    return CorruptionErrors(
+        each,
+        scaled(proportion(mixed, failed), total, UNIT),
+        relative,
+        None if change is None else scaled(change, total, UNIT),
+    )
+
+
+def missing_corruptions(each: Mapping[str, object]) -> list[str]:
+    """Which of the fifteen have no corruption error."""
+    return [name for name in ALEXNET_ERROR if name not in each]
+
+
+def _weighted(wrong: Mapping[str, Values], weights: Mapping[str, float]) -> tuple[Values, float]:
+    """The weighted mean per picture, in [0, 1], and the sum of the weights."""
+    total = sum(weights.values())
+    mean: Values = np.sum([weight / total * wrong[name] for name, weight in weights.items()], axis=0)
+    return mean, total
 
 
 def _check_complete(errors: Mapping[str, Sequence[float]]) -> None:

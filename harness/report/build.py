@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.estimate import Estimate, Values, mcnemar, paired_difference, proportion
+from harness.mce import ALEXNET_ERROR, SEVERITIES, CorruptionErrors, corruption_errors
 from harness.plan import FP32, INTEGER, SIMULATED
 from harness.store import Store
 
@@ -94,6 +95,7 @@ class Report:
     certificates: Mapping[str, Mapping[str, Any]]
     findings: Sequence[Mapping[str, Any]]
     timing: Mapping[str, Any]
+    corruption_errors: Mapping[str, CorruptionErrors]
 
     def describe(self) -> dict[str, Any]:
         """The report as JSON."""
@@ -176,6 +178,7 @@ def report_from_store(store: Store) -> Report:
         certificates=prepared["certificates"],
         findings=prepared["findings"],
         timing=_timing(store.timings()),
+        corruption_errors=_corruption_errors(identity["conditions"], cells),
     )
 
 
@@ -264,6 +267,40 @@ def _mean(groups: list[list[Cell]], column: str) -> Values:
 
 def _any_failed(cells: Sequence[Cell]) -> int:
     return int(np.any([cell.prediction < 0 for cell in cells], axis=0).sum())
+
+
+def _corruption_errors(
+    conditions: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell]
+) -> dict[str, CorruptionErrors]:
+    """Contender -> its corruption errors; empty where no corruption of ImageNet-C was measured at all severities."""
+    settings = {str(level) for level in range(1, SEVERITIES + 1)}
+    measured = {
+        noise: [each for each in conditions if each["noise"] == noise and each["setting"] in settings]
+        for noise in ALEXNET_ERROR
+    }
+    clean = next((each for each in conditions if each["noise"] == CLEAN), None)
+    complete = {noise: group for noise, group in measured.items() if len(group) == SEVERITIES}
+    if not complete:
+        return {}
+    names = list(conditions[0]["cells"])
+    wrong = {
+        name: {
+            noise: 1 - _mean([[cells[each["cells"][name]] for each in group]], "correct")
+            for noise, group in complete.items()
+        }
+        for name in names
+    }
+    found = {}
+    for name in names:
+        original = f"{name.rpartition(':')[0]}:{FP32}"
+        used = [cells[each["cells"][name]] for group in complete.values() for each in group]
+        found[name] = corruption_errors(
+            wrong[name],
+            None if clean is None else 1 - cells[clean["cells"][name]].correct,
+            wrong.get(original) if original != name else None,
+            _any_failed(used),
+        )
+    return found
 
 
 def _losses(cells: Mapping[str, list[Cell]], means: Mapping[str, Values] | None = None) -> list[Loss]:

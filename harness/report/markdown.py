@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.report.build import Report, Row
 from harness.report.terminal import summary_rows
-from harness.report.text import STEP_TITLES, headline, interval, percent, points, short
+from harness.report.text import STEP_TITLES, corruption_error_table, headline, interval, percent, points, short
 
 
 def markdown_report(report: Report) -> str:
@@ -19,6 +19,7 @@ def markdown_report(report: Report) -> str:
         "## By noise\n\nTop-1 accuracy; changes in percentage points with 95 % intervals, paired on the same "
         "pictures.\n\n" + _accuracy_table(report, summary_rows(report), with_interval=False),
         "## By setting\n\n" + _accuracy_table(report, report.of_kind("condition"), with_interval=True),
+        _corruption_errors(report),
         _certificates(report),
         _errors(report),
         _provenance(report),
@@ -38,6 +39,11 @@ def _accuracy_table(report: Report, rows: Sequence[Row], *, with_interval: bool)
         ]
         body.append([row.name, *accuracies, *(points(loss.difference) for loss in row.losses)])
     return _table(header, body)
+
+
+def _corruption_errors(report: Report) -> str:
+    header, body, note = corruption_error_table(report)
+    return f"## Corruption errors\n\n{_table(header, body)}\n\n{note}" if body else ""
 
 
 def _certificates(report: Report) -> str:

@@ -11,7 +11,7 @@ from harness.plan import VERSIONS
 from harness.report.build import Report, Row
 from harness.report.figures import DASHES, INKS, accuracy_panels, loss_forest, mac_bar, time_bar
 from harness.report.terminal import summary_rows
-from harness.report.text import STEP_TITLES, headline, interval, percent, points, short
+from harness.report.text import STEP_TITLES, corruption_error_table, headline, interval, percent, points, short
 
 
 def page(report: Report) -> str:
@@ -27,6 +27,7 @@ def page(report: Report) -> str:
             _summary(report),
             _panels(report),
             _forest(report),
+            _corruption_errors(report),
             _certificates(report),
             _settings(report),
             _failures(report),
@@ -112,6 +113,14 @@ def _forest(report: Report) -> str:
         "floating point; <b>kernel</b> is what going to integer kernels adds to that. Grey intervals include zero.</p>"
         f"<div class='scroll'>{loss_forest(rows, steps, report)}</div>"
     )
+
+
+def _corruption_errors(report: Report) -> str:
+    header, body, note = corruption_error_table(report)
+    if not body:
+        return ""
+    lines = [("all" if "mCE" in line[0] else "condition", [escape(cell) for cell in line]) for line in body]
+    return f"<h2>Corruption errors</h2><p>{escape(note)}</p>{_table(header, lines)}"
 
 
 def _certificates(report: Report) -> str:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.report.build import Report, Row
-from harness.report.text import headline, percent, plus_minus, short
+from harness.report.text import corruption_error_table, headline, percent, plus_minus, short
 
 
 def terminal_report(report: Report) -> Group:
@@ -33,7 +33,19 @@ def terminal_report(report: Report) -> Group:
         )
     findings = [Text(f"{finding['severity']}: {finding['message']}", style="yellow") for finding in report.findings]
     sentences = [Text(f"- {line}") for line in headline(report)]
-    return Group(table, *sentences, *findings)
+    return Group(table, *_corruption_errors(report), *sentences, *findings)
+
+
+def _corruption_errors(report: Report) -> list[Table | Text]:
+    header, body, note = corruption_error_table(report)
+    if not body:
+        return []
+    table = Table(*header[:1], box=SIMPLE_HEAD)
+    for name in header[1:]:
+        table.add_column(name, justify="right")
+    for line in body:
+        table.add_row(*line)
+    return [table, Text(note)]
 
 
 def summary_rows(report: Report) -> list[Row]:

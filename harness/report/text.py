@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.estimate import Estimate
+from harness.mce import missing_corruptions
 from harness.plan import FP32, INTEGER, SIMULATED
 from harness.report.build import Loss, Report
 
@@ -66,6 +67,29 @@ def headline(report: Report) -> list[str]:
         share = "no multiply-accumulates" if fraction is None else f"{100 * fraction:.1f} % of multiply-accumulates"
         lines.append(f"{name}: {share} ran on integer kernels ({certificate['evidence']['kernel_class']}).")
     return lines
+
+
+def corruption_error_table(report: Report) -> tuple[list[str], list[list[str]], str]:
+    """Header, rows and the sentence below of the table of corruption errors; no rows where there are none."""
+    errors = report.corruption_errors
+    if not errors:
+        return [], [], ""
+    header = ["corruption error, % of AlexNet's", *(short(name, report) for name in errors)]
+    first = next(iter(errors.values()))
+    body = [[name, *(_ratio(each.each[name]) for each in errors.values())] for name in first.each]
+    missing = missing_corruptions(first.each)
+    if missing:
+        return header, body, f"mCE is over fifteen corruptions at five severities; it needs {', '.join(missing)} too."
+    body.append(["mCE", *(_ratio(each.mce) for each in errors.values())])
+    body.append(["relative mCE", *(_ratio(each.relative) for each in errors.values())])
+    body.append(["mCE against fp32", *("" if each.change is None else points(each.change) for each in errors.values())])
+    return header, body, "100 is AlexNet's error, and more is worse; 95 % intervals over the pictures."
+
+
+def _ratio(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f}, n {estimate.n})"
 
 
 def _coverage(report: Report) -> str:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 import pytest
+from rich.console import Console
 
 from harness.mce import (
     ALEXNET_CLEAN_ERROR,
     ALEXNET_ERROR,
     corruption_error,
+    corruption_errors,
     mean_corruption_error,
     relative_mean_corruption_error,
 )
+from harness.recipe import Recipe
+from harness.report.build import CLEAN, Cell, Report, _corruption_errors
+from harness.report.markdown import markdown_report
+from harness.report.page import page
+from harness.report.terminal import terminal_report
+from harness.report.text import corruption_error_table
 
 # torchvision's ResNet-50: accuracies in percent at severities 1 to 5, and the corruption error in percent, as
 # published by RobustBench (its first 5,000 validation pictures).
@@ -61,3 +73,111 @@ def test_an_incomplete_set_is_no_mce() -> None:
         corruption_error("fog", [0.1] * 4)
     with pytest.raises(ValueError, match="'spatter' is not known"):
         corruption_error("spatter", [0.1] * 5)
+
+
+def answers(pictures: int, seed: int) -> dict[str, np.ndarray]:
+    """Corruption -> wrong answers, float64 [5, n], with the published errors; a picture's answers hang together."""
+    rng = np.random.default_rng(seed)
+    hard = rng.normal(0, 0.15, pictures)
+    return {
+        name: (rng.random((5, pictures)) < np.clip(np.array(errors)[:, None] + hard, 0, 1)).astype(np.float64)
+        for name, errors in ERRORS.items()
+    }
+
+
+def test_estimates_over_pictures_have_the_values_of_the_formulas() -> None:
+    wrong, before = answers(300, 1), answers(300, 2)
+    clean = (np.random.default_rng(3).random(300) < 0.24).astype(np.float64)
+    shares = {name: each.mean(axis=0) for name, each in wrong.items()}
+    old = {name: each.mean(axis=0) for name, each in before.items()}
+    got = corruption_errors(shares, clean, old, failed=4)
+    lists = {name: list(each.mean(axis=1)) for name, each in wrong.items()}
+    assert got.mce is not None
+    assert got.relative is not None
+    assert got.change is not None
+    assert got.mce.value == pytest.approx(mean_corruption_error(lists))
+    assert got.relative.value == pytest.approx(relative_mean_corruption_error(lists, float(clean.mean())))
+    change = mean_corruption_error(lists) - mean_corruption_error({n: list(e.mean(axis=1)) for n, e in before.items()})
+    assert got.change.value == pytest.approx(change)
+    for name, estimate in got.each.items():
+        assert estimate.value == pytest.approx(corruption_error(name, lists[name]))
+    for estimate in (got.mce, got.relative, got.change, *got.each.values()):
+        assert estimate.low is not None
+        assert estimate.value is not None
+        assert estimate.high is not None
+        assert estimate.low < estimate.value < estimate.high
+        assert (estimate.n, estimate.failed, estimate.unit) == (300, 4, "ratio to AlexNet")
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    truth = answers(200_000, 9)
+    clean_truth = 0.24
+    lists = {name: list(each.mean(axis=1)) for name, each in truth.items()}
+    mce, relative = mean_corruption_error(lists), relative_mean_corruption_error(lists, clean_truth)
+    covered = np.zeros(2)
+    for seed in range(200):
+        shares = {name: each.mean(axis=0) for name, each in answers(150, 1000 + seed).items()}
+        clean = (np.random.default_rng(seed).random(150) < clean_truth).astype(np.float64)
+        got = corruption_errors(shares, clean, None, 0)
+        for index, (estimate, value) in enumerate(((got.mce, mce), (got.relative, relative))):
+            assert estimate is not None
+            assert estimate.low is not None
+            assert estimate.high is not None
+            covered[index] += estimate.low <= value <= estimate.high
+    assert (covered / 200 > 0.90).all(), covered
+
+
+def fifteen(*, without: str = "") -> tuple[list[dict[str, object]], dict[str, Cell]]:
+    """The conditions and cells of a run of two versions under clean and the fifteen corruptions."""
+    names = [CLEAN, *(f"{name}:{level}" for name in ERRORS if name != without for level in range(1, 6))]
+    names.append("procedural_frost:1")
+    conditions, cells = [], {}
+    for name in names:
+        noise, _, setting = name.partition(":")
+        keys = {version: f"{version} {name}" for version in ("ort-cpu:fp32", "ort-cpu:integer")}
+        conditions.append({"name": name, "noise": noise, "setting": setting, "cells": keys})
+        for key in keys.values():
+            correct = (np.random.default_rng(len(key)).random(40) < 0.5).astype(np.float64)
+            cells[key] = Cell(correct, correct, np.where(np.arange(40) < 3, -1, 1).astype(np.int32))
+    return conditions, cells  # type: ignore[return-value]
+
+
+def test_a_run_of_all_fifteen_has_an_mce_for_every_version() -> None:
+    conditions, cells = fifteen()
+    found = _corruption_errors(conditions, cells)
+    assert list(found) == ["ort-cpu:fp32", "ort-cpu:integer"]
+    for version, errors in found.items():
+        lists = {n: [float(1 - cells[f"{version} {n}:{s}"].correct.mean()) for s in range(1, 6)] for n in ERRORS}
+        assert errors.mce is not None
+        assert errors.mce.value == pytest.approx(mean_corruption_error(lists))
+        assert errors.mce.failed == 3
+    assert found["ort-cpu:fp32"].change is None
+    assert found["ort-cpu:integer"].change is not None
+
+
+def test_procedural_frost_never_stands_for_frost() -> None:
+    found = _corruption_errors(*fifteen(without="frost"))
+    assert all(errors.mce is None and "frost" not in errors.each for errors in found.values())
+
+
+def test_every_form_shows_what_is_complete_and_says_what_is_missing(
+    small: Recipe, run_recipe: Callable[..., Report]
+) -> None:
+    report = run_recipe(replace(small, noise=("clean", "contrast", "brightness:1"), engines=("ort-cpu:fp32",)))
+    header, body, note = corruption_error_table(report)
+    assert header[1:] == ["fp32"]
+    assert [line[0] for line in body] == ["contrast"]
+    assert "it needs gaussian_noise, shot_noise" in note
+    assert "n 16)" in body[0][1]
+    console = Console(width=250)
+    with console.capture() as screen:
+        console.print(terminal_report(report))
+    for form in (screen.get(), markdown_report(report), page(report)):
+        assert body[0][1] in form
+        assert note[:60] in form
+
+
+def test_a_run_without_a_complete_corruption_shows_no_table(small: Recipe, run_recipe: Callable[..., Report]) -> None:
+    report = run_recipe(replace(small, noise=("clean", "brightness:1"), engines=("ort-cpu:fp32",)))
+    assert report.corruption_errors == {}
+    assert "Corruption errors" not in markdown_report(report) + page(report)
