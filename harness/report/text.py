@@ -74,7 +74,7 @@ def corruption_error_table(report: Report) -> tuple[list[str], list[list[str]], 
     errors = report.corruption_errors
     if not errors:
         return [], [], ""
-    header = ["corruption error, % of AlexNet's", *(short(name, report) for name in errors)]
+    header = ["error, % of AlexNet's", *(short(name, report) for name in errors)]
     first = next(iter(errors.values()))
     body = [[name, *(_ratio(each.each[name]) for each in errors.values())] for name in first.each]
     missing = missing_corruptions(first.each)
@@ -83,13 +83,14 @@ def corruption_error_table(report: Report) -> tuple[list[str], list[list[str]], 
     body.append(["mCE", *(_ratio(each.mce) for each in errors.values())])
     body.append(["relative mCE", *(_ratio(each.relative) for each in errors.values())])
     body.append(["mCE against fp32", *("" if each.change is None else points(each.change) for each in errors.values())])
-    return header, body, "100 is AlexNet's error, and more is worse; 95 % intervals over the pictures."
+    note = f"100 is AlexNet's error, and more is worse; 95 % intervals over {report.pictures} pictures."
+    return header, body, note
 
 
 def _ratio(estimate: Estimate | None) -> str:
     if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
-    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f}, n {estimate.n})"
+    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
 def _coverage(report: Report) -> str:

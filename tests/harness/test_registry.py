@@ -61,7 +61,7 @@ def test_a_plugin_adds_a_noise_that_runs(site: Path, small: Recipe) -> None:
     step = noise_settings("rain")["2"]
     assert step == Step("sensor", "rain", {"drops": 9})
     assert step is not None
-    wet = step_function(step)(np.zeros((20, 20, 3), np.uint8), np.random.default_rng(0))
+    wet = step_function(step)(np.zeros((32, 32, 3), np.uint8), np.random.default_rng(0))
     assert wet.max() == 255
     assert [c.name for c in plan(replace(small, noise=("rain",))).conditions] == ["rain:1", "rain:2"]
 
