@@ -12,6 +12,7 @@ import numpy.typing as npt
 from harness.estimate import Estimate, Values, mcnemar, paired_difference, proportion
 from harness.mce import ALEXNET_ERROR, SEVERITIES, CorruptionErrors, corruption_errors
 from harness.plan import FP32, INTEGER, SIMULATED
+from harness.samples import IMAGENET_CLASSES
 from harness.store import Store
 
 SCHEMA_VERSION = 1
@@ -166,6 +167,8 @@ def report_from_store(store: Store) -> Report:
     )
     sources = store.query("select source, count(distinct sample) from records group by source order by 2 desc, 1")
     prepared = store.read_json("prepared.json")
+    # AlexNet's errors are those on ImageNet; on other classes a ratio to them means nothing.
+    on_imagenet = identity["model"]["classes"] == IMAGENET_CLASSES
     return Report(
         identity=identity,
         contenders=prepared["contenders"],
@@ -178,7 +181,7 @@ def report_from_store(store: Store) -> Report:
         certificates=prepared["certificates"],
         findings=prepared["findings"],
         timing=_timing(store.timings()),
-        corruption_errors=_corruption_errors(identity["conditions"], cells),
+        corruption_errors=_corruption_errors(identity["conditions"], cells) if on_imagenet else {},
     )
 
 

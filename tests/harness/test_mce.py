@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,11 +20,12 @@ from harness.mce import (
     relative_mean_corruption_error,
 )
 from harness.recipe import Recipe
-from harness.report.build import CLEAN, Cell, Report, _corruption_errors
+from harness.report.build import CLEAN, Cell, Report, _corruption_errors, report_from_store
 from harness.report.markdown import markdown_report
 from harness.report.page import page
 from harness.report.terminal import terminal_report
 from harness.report.text import corruption_error_table
+from harness.store import Store
 
 # torchvision's ResNet-50: accuracies in percent at severities 1 to 5, and the corruption error in percent, as
 # published by RobustBench (its first 5,000 validation pictures).
@@ -161,12 +163,12 @@ def test_procedural_frost_never_stands_for_frost() -> None:
     assert all(errors.mce is None and "frost" not in errors.each for errors in found.values())
 
 
-def test_every_form_shows_what_is_complete_and_says_what_is_missing(
-    small: Recipe, run_recipe: Callable[..., Report]
-) -> None:
-    report = run_recipe(replace(small, noise=("clean", "contrast", "brightness:1"), engines=("ort-cpu:fp32",)))
+def test_every_form_shows_what_is_complete_and_says_what_is_missing(finished: Path) -> None:
+    conditions, cells = fifteen()
+    few = [each for each in conditions if each["noise"] in (CLEAN, "contrast")]
+    report = replace(report_from_store(Store(finished)), corruption_errors=_corruption_errors(few, cells))
     header, body, note = corruption_error_table(report)
-    assert header[1:] == ["fp32"]
+    assert header[1:] == ["fp32", "integer"]
     assert [line[0] for line in body] == ["contrast"]
     assert "it needs gaussian_noise, shot_noise" in note
     assert re.fullmatch(r"\d+\.\d \(\d+\.\d to \d+\.\d\)", body[0][1])
@@ -178,7 +180,14 @@ def test_every_form_shows_what_is_complete_and_says_what_is_missing(
         assert note[:60] in form
 
 
-def test_a_run_without_a_complete_corruption_shows_no_table(small: Recipe, run_recipe: Callable[..., Report]) -> None:
-    report = run_recipe(replace(small, noise=("clean", "brightness:1"), engines=("ort-cpu:fp32",)))
+def test_classes_other_than_imagenets_have_no_ratio_to_alexnet(
+    small: Recipe, run_recipe: Callable[..., Report]
+) -> None:
+    report = run_recipe(replace(small, noise=("clean", "contrast"), engines=("ort-cpu:fp32",)))
     assert report.corruption_errors == {}
     assert "Corruption errors" not in markdown_report(report) + page(report)
+
+
+def test_a_run_without_a_complete_corruption_has_no_errors() -> None:
+    conditions, cells = fifteen()
+    assert _corruption_errors([each for each in conditions if each["setting"] in ("", "1")], cells) == {}
