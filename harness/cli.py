@@ -32,7 +32,7 @@ from harness.inspection import inspection_report
 from harness.plan import plan
 from harness.progress import Progress
 from harness.recipe import FORMS, Recipe, read_recipe, resolved
-from harness.registry import NOISE_TABLE, step_function
+from harness.registry import NOISE_TABLE, missing_data
 from harness.report.build import report_from_store
 from harness.report.markdown import markdown_report
 from harness.report.terminal import terminal_report
@@ -42,7 +42,7 @@ from harness.session import default_folder, execute
 from harness.sheet import write_sheet
 from harness.store import FULL, Store, is_full
 from noise import NOISES
-from noise.base import MissingData, NoiseError
+from noise.base import NoiseError
 from noise.corruptions.overlays import use_folder
 from noise.presets import preset_names
 
@@ -164,16 +164,13 @@ def _all_corruptions(console: Console) -> tuple[str, ...]:
     drawable: list[str] = []
     stand_ins = {row.stand_in: noise for noise, row in NOISES.items() if row.stand_in}
     for noise in NOISE_TABLE.names():
-        if stand_ins.get(noise) in drawable:
+        if not corruption_steps(noise) or stand_ins.get(noise) in drawable:
             continue
-        for step in list(corruption_steps(noise).values())[:1]:
-            try:
-                step_function(step)
-                drawable.append(noise)
-            except HarnessError as error:
-                if not isinstance(error.__cause__, MissingData):
-                    raise
-                console.print(f"Left out: {noise}. {error.__cause__}", markup=False)
+        missing = missing_data(noise)
+        if missing is None:
+            drawable.append(noise)
+        else:
+            console.print(f"Left out: {noise}. {missing}", markup=False)
     return tuple(drawable)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections import deque
 from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +36,7 @@ from harness.preprocess import compile_tree
 from harness.progress import Progress
 from harness.registry import NOISE_TABLE, noise_settings
 from harness.run import Speed
-from harness.samples import EXTENSIONS
+from harness.samples import EXTENSIONS, sample_id
 from harness.store import Store
 from noise.base import SMALLEST, Pipeline, Step
 from noise.presets import pipeline_from_preset
@@ -139,7 +138,7 @@ def pictures_below(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise HarnessError(f"there is no folder {folder}; expected DIR/CLASS/PICTURE")
     files = {
-        os.fsencode(path.relative_to(folder).as_posix()).decode(errors="backslashreplace"): path
+        sample_id(path, folder): path
         for home in folder.iterdir()
         if home.is_dir() and not home.name.startswith(".")
         for path in home.rglob("*")

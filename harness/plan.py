@@ -22,7 +22,7 @@ from engines.onnx_file import artifact_from_onnx
 from harness.errors import HarnessError, unknown
 from harness.preprocess import Tree, compile_tree
 from harness.recipe import STORED, Recipe
-from harness.registry import ENGINE_TABLE, engine_opener, noise_settings, step_function
+from harness.registry import ENGINE_TABLE, engine_opener, missing_data, noise_settings
 from harness.samples import Sample, SampleSet, samples_from_folder
 from noise import NOISES
 from noise.base import MissingData, Pipeline, Step, pipeline_from_json
@@ -167,9 +167,10 @@ def _conditions(recipe: Recipe, pipeline: Pipeline) -> tuple[tuple[Condition, ..
         settings = noise_settings(noise)
         if wanted and wanted not in settings:
             raise unknown(f"setting of {noise!r}", wanted, settings)
-        replaced = None if recipe.imagenet_c else _stand_in(noise)
-        if replaced is not None:
-            noise, findings[noise] = replaced
+        missing = None if recipe.imagenet_c else missing_data(noise)
+        if missing is not None:
+            stand_in, findings[noise] = _stand_in(noise, missing)
+            noise = stand_in
             settings = noise_settings(noise)
         for setting, step in settings.items():
             if not wanted or setting == wanted:
@@ -204,21 +205,13 @@ def _without_second_resize(pipeline: Pipeline) -> Pipeline:
     return pipeline.with_step(Step("resize", resize.name, {"ready_size": crop.params["size"]}))
 
 
-def _stand_in(noise: str) -> tuple[str, Finding] | None:
-    """The noise that takes the place of one whose files are missing, and the warning; ``None`` if all is there."""
-    row = NOISES.get(noise)
-    if row is None or row.stand_in is None:
-        return None
-    try:
-        for step in noise_settings(noise).values():
-            if step is not None:
-                step_function(step)
-    except HarnessError as error:
-        if not isinstance(error.__cause__, MissingData):
-            raise
-        message = f"{row.stand_in} stands in for {noise} and is not to be compared with it. {error.__cause__}"
-        return row.stand_in, Finding(noise, "warning", message)
-    return None
+def _stand_in(noise: str, missing: MissingData) -> tuple[str, Finding]:
+    """The noise that takes the place of one whose files are missing, and the warning."""
+    stand_in = NOISES[noise].stand_in if noise in NOISES else None
+    if stand_in is None:
+        raise missing
+    message = f"{stand_in} stands in for {noise} and is not to be compared with it. {missing}"
+    return stand_in, Finding(noise, "warning", message)
 
 
 def _versions(names: Sequence[str], artifact: Artifact) -> Iterable[tuple[str, str]]:

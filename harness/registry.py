@@ -24,7 +24,7 @@ from engines.certificate import Certify
 from exporters import INT8
 from harness.errors import HarnessError, unknown
 from noise import NOISES, STEPS
-from noise.base import Step, StepFunction, check_picture
+from noise.base import MissingData, Step, StepFunction, check_picture
 
 
 class Row(Protocol):
@@ -112,6 +112,20 @@ def _checked(corruption: StepFunction) -> StepFunction:
 def noise_settings(name: str) -> Mapping[str, Step | None]:
     """The settings of a noise: name -> step; ``None`` stands for no step at all."""
     return cast("Mapping[str, Step | None]", NOISE_TABLE.resolve(name))
+
+
+def missing_data(noise: str) -> MissingData | None:
+    """What a noise needs and this machine lacks, or ``None``."""
+    try:
+        for step in noise_settings(noise).values():
+            # A swap takes what it does not name from the pipeline, so alone it makes no function.
+            if step is not None and step.stage == "sensor":
+                step_function(step)
+    except HarnessError as error:
+        if isinstance(error.__cause__, MissingData):
+            return error.__cause__
+        raise
+    return None
 
 
 def engine_opener(name: str) -> OpenEngine:

@@ -86,7 +86,7 @@ def samples_from_folder(folder: Path, artifact: Artifact, seed: int) -> SampleSe
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     labels = labels_from_names(names, artifact, folder)
     samples = [
-        Sample(_id(path, folder), path, labels[name])
+        Sample(sample_id(path, folder), path, labels[name])
         for name in names
         for path in sorted((folder / name).rglob("*"))
         if path.suffix.lower() in EXTENSIONS and path.is_file()
@@ -143,7 +143,7 @@ def _content(sample: Sample) -> str:
         return UNREADABLE
 
 
-def _id(path: Path, folder: Path) -> str:
+def sample_id(path: Path, folder: Path) -> str:
     """The path below the folder as text; bytes that are no UTF-8 are written as escapes."""
     return os.fsencode(path.relative_to(folder).as_posix()).decode(errors="backslashreplace")
 

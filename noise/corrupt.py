@@ -32,7 +32,7 @@ def corrupt(
     """
     check_picture(picture)
     settings = _settings(name)
-    if severity not in range(len(settings) + 1):
+    if type(severity) is not int or severity not in range(len(settings) + 1):
         raise NoiseError(f"the severity of {name} must be 0 to {len(settings)}; got {severity!r}")
     if severity == 0:
         return picture.copy()

@@ -40,5 +40,5 @@ def halves() -> npt.NDArray[np.float32]:
     # The mean of a standard normal between a and b is (pdf(a) - pdf(b)) / (cdf(b) - cdf(a)).
     positive = count * -np.diff(density)
     means = np.concatenate([-positive[::-1], positive])
-    # Slices have lost the variance inside them, all but a millionth of it in the two outermost ones.
+    # Means have lost the variance inside the slices; the scale gives it back.
     return np.asarray(means / means.std() / np.sqrt(2), np.float32)

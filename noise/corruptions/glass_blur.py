@@ -48,24 +48,22 @@ def origins(height: int, width: int, reach_px: int, rng: np.random.Generator) ->
     larger index has had its turn: what it holds by then comes from its own origin. Such links form chains, and
     following all of them at once, in steps that double, takes a handful of passes.
     """
-    margin = reach_px + 1
-    rows, columns = height - 2 * reach_px, width - 2 * reach_px
     side = 2 * reach_px
-    draw = rng.integers(0, side * side, (rows, columns), dtype=np.uint8)
+    region = np.s_[reach_px + 1 : height - reach_px + 1, reach_px + 1 : width - reach_px + 1]
+    draw = rng.integers(0, side * side, (height - side, width - side), dtype=np.uint8)
     moves = np.add.outer(width * np.arange(-reach_px, reach_px), np.arange(-reach_px, reach_px)).ravel()
     index = np.arange(height * width)
     inside = np.zeros((height, width), bool)
-    inside[margin : margin + rows, margin : margin + columns] = True
-    inside[height - reach_px + 1 :] = inside[:, width - reach_px + 1 :] = False
+    inside[region] = True
     nearby = index.copy()
-    nearby.reshape(height, width)[margin : margin + rows, margin : margin + columns] += moves.take(draw)
-    open_ = np.flatnonzero(inside.ravel().take(nearby) & (nearby > index))
+    nearby.reshape(height, width)[region] += moves.take(draw)
+    chained = np.flatnonzero(inside.ravel().take(nearby) & (nearby > index))
     link = index
-    link[open_] = nearby[open_]
-    while open_.size:
-        here = link.take(open_)
+    link[chained] = nearby[chained]
+    while chained.size:
+        here = link.take(chained)
         further = link.take(here)
         moved = further != here
-        open_ = open_[moved]
-        link[open_] = further[moved]
+        chained = chained[moved]
+        link[chained] = further[moved]
     return nearby.take(link)

@@ -54,6 +54,8 @@ def test_bytes_are_those_of_a_run(name: str) -> None:
         ((PICTURE, "fog", 6), "must be 0 to 5; got 6"),
         ((PICTURE, "fog", -1), "must be 0 to 5; got -1"),
         ((PICTURE, "fog", "1"), "must be 0 to 5; got '1'"),
+        ((PICTURE, "fog", 1.0), r"must be 0 to 5; got 1\.0"),
+        ((PICTURE, "fog", True), "must be 0 to 5; got True"),
         ((PICTURE / 255, "fog", 1), "as uint8; got float64"),
         (([[1]], "fog", 1), "as uint8; got list"),
         ((PICTURE[..., 0], "fog", 1), r"three channels.*got shape \[40, 50\]"),
