@@ -20,12 +20,14 @@ class Entry(NamedTuple):
         about: one line for ``qharness doctor``.
         extra: the extra of qharness that installs what the module imports.
         certify: ``module:function``, an `engines.certificate.Certify`: proves which kernels ran.
+        quantised_for: row of `exporters.TARGETS` whose INT8 file suits it.
     """
 
     target: str
     about: str
     extra: str
     certify: str
+    quantised_for: str
 
 
 ENGINES = {
@@ -34,5 +36,6 @@ ENGINES = {
         "ONNX Runtime on the CPU; integer kernels of MLAS",
         "cpu",
         "engines.ort_certificate:certify_cpu",
+        "ort-cpu",
     ),
 }

@@ -36,7 +36,7 @@ def artifact_from_onnx(path: Path) -> Artifact:
     if not path.is_file():
         raise ArtifactError(f"there is no model file {path}")
     model = _load(path)
-    weights = _external_files(path, model)
+    weights = external_files(path, model)
     graph = model.graph
     integer = sorted({node.op_type for node in graph.node} & _INTEGER_OPERATORS)
     if integer:
@@ -77,8 +77,12 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ArtifactError(f"{path} is not an ONNX file: {error}") from error
 
 
-def _external_files(path: Path, model: onnx.ModelProto) -> list[Path]:
-    """Files with weights outside the model file. One that leads out of the folder is an attack or a mistake."""
+def external_files(path: Path, model: onnx.ModelProto) -> list[Path]:
+    """Files with weights outside the model file, each once.
+
+    Raises:
+        ArtifactError: one is missing, or leads out of the folder, which is an attack or a mistake.
+    """
     folder = path.parent.resolve()
     files: dict[str, Path] = {}
     for tensor in _tensors(model.graph):

@@ -1,14 +1,14 @@
 """Exporters: from a network to the file that an engine runs.
 
-`exporters.calibration` measures ranges once; `exporters.qdq` writes them as Q/DQ nodes for one target. The table
-says which function makes the INT8 file of an engine.
+`exporters.calibration` measures ranges once, by a method of `METHODS`; `exporters.qdq` writes them as Q/DQ nodes for a
+target of `TARGETS`. A new method is one new file in `exporters/ranges` and one row; a new target is one row.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["INT8", "Entry"]
+__all__ = ["METHODS", "TARGETS", "Entry"]
 
 
 class Entry(NamedTuple):
@@ -16,10 +16,28 @@ class Entry(NamedTuple):
 
     target: str
     about: str
-    extra: str
+    extra: str | None = None
 
 
-# engine -> a function: float artifact, pictures, their identity, path -> quantised artifact
-INT8 = {
-    "ort-cpu": Entry("exporters.qdq:int8_for_ort_cpu", "U8S8, one weight scale per output channel", "cpu"),
+# name -> a function of at most one number that makes an `exporters.base.Observer`; a name may be given with its number,
+# "percentile:99.9"
+METHODS = {
+    "minmax": Entry("exporters.ranges.minmax:MinMax", "everything that was seen"),
+    "moving-average": Entry(
+        "exporters.ranges.moving_average:MovingAverage",
+        "moving averages of each picture's extremes; share of the newest",
+    ),
+    "percentile": Entry("exporters.ranges.percentile:Percentile", "the middle N percent of all values"),
+    "entropy": Entry("exporters.ranges.entropy:Entropy", "least information lost (Kullback-Leibler), as TensorRT"),
+    "mse": Entry("exporters.ranges.mean_squared_error:MeanSquaredError", "least mean squared error, by grid search"),
+}
+
+# name -> a function that makes an `exporters.targets.Target`
+TARGETS = {
+    "ort-cpu": Entry("exporters.targets:ort_cpu", "ONNX Runtime and OpenVINO on the CPU: U8S8", "cpu"),
+    "ort-cuda": Entry(
+        "exporters.targets:ort_cuda", "ONNX Runtime on CUDA: S8S8; convolutions run in float there", "gpu"
+    ),
+    "tensorrt": Entry("exporters.targets:tensorrt", "TensorRT 8.6 to 11: symmetric S8S8, Q/DQ on weights", "cpu"),
+    "simulated": Entry("exporters.targets:simulated", "fake quantisation in float, on any runtime: U8S8", "cpu"),
 }

@@ -1,109 +1,97 @@
-"""Calibration with ONNX Runtime: pictures go through the float model, the ranges of its activations stay."""
+"""Calibration: pictures go through the float model one at a time, and observers watch its activations."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+import platform
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
-from onnxruntime.quantization.calibrate import create_calibrator
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-from engines.artifact import Artifact, sha256_of
-from engines.ort import OrtFailure
-from exporters.base import Calibration, ExportError
-
-Picture = npt.NDArray[np.float32]
+from engines.artifact import Artifact
+from engines.ort import CPU
+from exporters.base import Calibration, ExportError, Observer, Picture, Source, Values
+from exporters.folding import folded_model
 
 # Everything that ONNX Runtime can compute on integers, sorted: a set's order would change from run to run.
 OPERATORS = sorted({*QLinearOpsRegistry, *QDQRegistry})
 
-
-def fold_constants(artifact: Artifact, path: Path) -> None:
-    """Write the model with batch norms folded into convolutions and constants computed.
-
-    Raises `ExportError` for a model that ONNX Runtime refuses.
-
-    A batch norm left on its own would be quantised as a layer of its own, between a convolution and the ReLU
-    that belongs to it: the convolution's integer kernel would then not be followed by an integer ReLU.
-    """
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(path)
-    # From memory, so that weights beside the model end up inside the folded file.
-    model = onnx.load(str(artifact.path)).SerializeToString()
-    try:
-        ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except OrtFailure as error:
-        raise ExportError(f"ONNX Runtime {ort.__version__} cannot open {artifact.path}: {error}") from error
+_WORKERS = 2
 
 
-def calibrate_minmax(
-    folded: Path, input_name: str, pictures: Iterable[Picture], identity: Mapping[str, str]
+def calibrate(
+    artifact: Artifact, pictures: Iterable[Picture], source: Source, new_observer: Callable[[], Observer]
 ) -> Calibration:
-    """The lowest and highest value of every activation over all pictures.
+    """The range of every activation that a target may want to quantise.
 
     Args:
-        folded: the model, batch norms folded (`fold_constants`).
-        input_name: the model's input.
-        pictures: float32 [1, 3, H, W] or [1, H, W, 3], one at a time; memory does not grow with their number.
-        identity: ``picture_list`` and ``preprocessing``: hashes of what the pictures are.
+        artifact: the float model.
+        pictures: float32 inputs as the model takes them, one at a time; memory does not grow with their number.
+        source: what they are.
+        new_observer: one for each tensor.
+
+    Raises:
+        ExportError: no pictures, or activations that are not finite numbers.
     """
-    reader = _Reader(input_name, pictures)
-    with tempfile.TemporaryDirectory() as folder, quiet_quantiser():
-        calibrator = create_calibrator(
-            str(folded),
-            OPERATORS,
-            augmented_model_path=str(Path(folder) / "augmented.onnx"),
-            calibrate_method=CalibrationMethod.MinMax,
-        )
-        calibrator.collect_data(reader)
-        ranges = calibrator.compute_data().data
+    model = folded_model(artifact)
+    names = activation_names(model)
+    observers = {name: new_observer() for name in names}
+    made = [name for name in names if name != artifact.input.name]
+    session = _tapped_session(model, made)
+    inputs = 0
+    with ThreadPoolExecutor(_WORKERS) as workers:
+        for picture in pictures:
+            feeds = {artifact.input.name: picture}
+            values = {**feeds, **dict(zip(made, session.run(made, feeds), strict=True))}
+            list(workers.map(_observe, observers.values(), names, map(values.__getitem__, names)))
+            inputs += 1
+    if not inputs:
+        raise ExportError("calibration needs at least one picture; got none")
     return Calibration(
-        ranges={
-            name: (np.asarray(data.range_value[0]).item(), np.asarray(data.range_value[1]).item())
-            for name, data in ranges.items()
-        },
-        method="minmax",
-        pictures=reader.count,
-        model_sha256=sha256_of(folded),
-        picture_list=identity["picture_list"],
-        preprocessing=identity["preprocessing"],
-        made_by={"onnxruntime": ort.__version__},
+        ranges={name: observer.range() for name, observer in observers.items()},
+        model_sha256=artifact.sha256,
+        source=source,
+        inputs=inputs,
+        made_by={"onnxruntime": ort.__version__, "numpy": np.__version__, "python": platform.python_version()},
     )
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """ONNX Runtime's calibrators pull pictures from an object of this shape."""
+def activation_names(model: onnx.ModelProto) -> list[str]:
+    """The float32 tensors between the operators that can be quantised, the model's input included, in graph order."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    floats = {
+        value.name
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+    constants = {tensor.name for tensor in graph.initializer}
+    touched = (
+        name
+        for node in graph.node
+        if node.op_type in OPERATORS
+        for name in (*node.input, *node.output)
+        if name in floats
+    )
+    return [name for name in dict.fromkeys(touched) if name not in constants]
 
-    def __init__(self, name: str, pictures: Iterable[Picture]) -> None:
-        self.name, self.pictures, self.count = name, iter(pictures), 0
 
-    def get_next(self) -> dict[str, Picture] | None:
-        picture = next(self.pictures, None)
-        if picture is None:
-            if not self.count:
-                raise ExportError("calibration needs at least one picture; got none")
-            return None
-        self.count += 1
-        return {self.name: picture}
+def _tapped_session(model: onnx.ModelProto, names: Iterable[str]) -> ort.InferenceSession:
+    """A session that also returns the named activations."""
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    known = {value.name for value in tapped.graph.output}
+    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(tapped.SerializeToString(), options, providers=[CPU])
 
 
-@contextlib.contextmanager
-def quiet_quantiser() -> Iterator[None]:
-    """Silence the quantiser's advice, on the root logger, to fold constants: that has been done."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _observe(observer: Observer, name: str, values: Values) -> None:
+    if not np.isfinite(values).all():
+        raise ExportError(
+            f"the activation {name!r} takes values that are not finite numbers; no integer can cover them"
+        )
+    observer.observe(values)

@@ -2,102 +2,62 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+import contextlib
+import fnmatch
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from engines.artifact import Artifact, sha256_of, sidecar_path, write_sidecar
-from engines.cpu import kernel_class, saturates
+from engines.artifact import Artifact, sidecar_path, write_sidecar
+from engines.macs import MAC_OPERATORS
 from engines.onnx_file import artifact_from_onnx
-from exporters.base import Calibration, ExportError, write_calibration
-from exporters.calibration import OPERATORS, Picture, calibrate_minmax, fold_constants, quiet_quantiser
+from exporters.base import (
+    ASYMMETRIC,
+    PER_CHANNEL,
+    SYMMETRIC,
+    Calibration,
+    ExportError,
+    Quantisation,
+    check_model,
+    made_from,
+)
+from exporters.folding import folded_model
+from exporters.targets import Target
 
 
-@dataclass(frozen=True)
-class Target:
-    """How a kind of engine wants its integers.
-
-    Args:
-        activation: element type of activations.
-        weight: element type of weights; one scale per output channel.
-        reduce_range: 7-bit weights, for processors whose 8-bit products saturate at 16 bits.
-    """
-
-    activation: QuantType
-    weight: QuantType
-    reduce_range: bool
-
-
-def target_named(name: str) -> Target:
-    """The row of a target; "ort-cpu" looks at this machine's processor."""
-    if name != "ort-cpu":
-        raise ExportError(f"there is no quantisation target {name!r}; choose from ort-cpu")
-    return Target(QuantType.QUInt8, QuantType.QInt8, reduce_range=saturates(kernel_class()))
-
-
-def int8_for_ort_cpu(
-    artifact: Artifact, pictures: Iterable[Picture], identity: Mapping[str, str], path: Path
+def onnx_qdq(
+    artifact: Artifact, calibration: Calibration, quantisation: Quantisation, target: Target, path: Path
 ) -> Artifact:
-    """Calibrate a float model on pictures and write its INT8 file for ONNX Runtime's CPU provider.
-
-    Args:
-        artifact: the float model.
-        pictures: float32 inputs, one at a time.
-        identity: ``picture_list`` and ``preprocessing``: hashes of what the pictures are.
-        path: of the new file; its sidecar and its calibration are written beside it.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        folded = Path(folder) / "folded.onnx"
-        fold_constants(artifact, folded)
-        calibration = calibrate_minmax(folded, artifact.input.name, pictures, identity)
-        write_calibration(calibration, path.with_name(f"{artifact.path.stem}.calibration.json"))
-        return onnx_qdq(artifact, folded, calibration, "ort-cpu", path)
-
-
-def onnx_qdq(artifact: Artifact, folded: Path, calibration: Calibration, target: str, path: Path) -> Artifact:
     """Write ``path``: the model with Q/DQ nodes for ``target``, and its sidecar.
 
     The network's output stays float: rounding the logits to 255 levels would make ties between classes.
 
     Args:
         artifact: the float model; the new file inherits its preprocessing, classes and output kind.
-        folded: the same model, batch norms folded; the calibration's tensors are its.
+        calibration: of that model.
+        quantisation: what becomes integers.
+        target: what ``quantisation.target`` names.
 
     Raises:
-        ExportError: the calibration was measured on another model.
+        ExportError: the calibration was measured on another model, the target refuses the wish, or a pattern matches
+            no node.
     """
-    if sha256_of(folded) != calibration.model_sha256:
-        raise ExportError(f"the calibration was measured on another model than {artifact.path}; calibrate again")
-    row = target_named(target)
-    ranges = {
-        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-        for name, (low, high) in calibration.ranges.items()
-    }
-    with quiet_quantiser():
-        quantiser = QDQQuantizer(
-            onnx.load(str(folded)),
-            per_channel=True,
-            reduce_range=row.reduce_range,
-            weight_qType=row.weight,
-            activation_qType=row.activation,
-            tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
-            nodes_to_quantize=[],
-            nodes_to_exclude=[],
-            op_types_to_quantize=OPERATORS,
-            extra_options={},
-        )
-        quantiser.quantize_model()
-        quantiser.model.topological_sort()
-    model: onnx.ModelProto = quantiser.model.model
+    check_model(calibration, artifact.sha256, artifact.path)
+    symmetric = _symmetric(quantisation, target)
+    folded = folded_model(artifact)
+    kept = nodes_matching(folded, quantisation.keep_float)
+    model = _quantised(folded, calibration, replace(quantisation, keep_float=tuple(kept)), target)
     _float_output(model.graph)
+    if target.float_sums:
+        _float_sums(model.graph)
     onnx.checker.check_model(model)
     sidecar_path(path).unlink(missing_ok=True)
     onnx.save(model, str(path))
@@ -109,15 +69,75 @@ def onnx_qdq(artifact: Artifact, folded: Path, calibration: Calibration, target:
         made_by={
             "tool": f"onnxruntime.quantization {ort.__version__}",
             "parent_sha256": artifact.sha256,
-            "target": target,
-            "activation": str(row.activation),
-            "weight": f"{row.weight} per channel",
-            "reduce_range": row.reduce_range,
-            "calibration": {key: value for key, value in calibration.describe().items() if key != "ranges"},
+            "activation": f"{target.activation}, {SYMMETRIC if symmetric else ASYMMETRIC}",
+            "weight": f"{target.weight}, {quantisation.weights}",
+            "reduce_range": target.reduce_range,
+            "kept_float": kept,
+            **made_from(calibration, quantisation),
         },
     )
     write_sidecar(written)
     return written
+
+
+def nodes_matching(model: onnx.ModelProto, patterns: Sequence[str]) -> list[str]:
+    """The names of the nodes that any of the patterns matches, in graph order.
+
+    Raises:
+        ExportError: a pattern matches none.
+    """
+    names = [node.name for node in model.graph.node]
+    shown = {name: _shown(name) for name in names}
+    for pattern in patterns:
+        if not fnmatch.filter(shown.values(), pattern):
+            layers = ", ".join(shown[node.name] for node in model.graph.node if node.op_type in MAC_OPERATORS)
+            raise ExportError(f"no node is called {pattern!r}; the layers are {layers}")
+    return [name for name in names if any(fnmatch.fnmatchcase(shown[name], pattern) for pattern in patterns)]
+
+
+def layer_names(model: onnx.ModelProto) -> list[str]:
+    """The names of a folded model's layers with multiply-accumulates, in graph order."""
+    return [node.name for node in model.graph.node if node.op_type in MAC_OPERATORS]
+
+
+def _shown(name: str) -> str:
+    """A node's name without what ONNX Runtime appends when it moves the node."""
+    return re.sub(r"_token_\d+$", "", name)
+
+
+def _symmetric(quantisation: Quantisation, target: Target) -> bool:
+    if quantisation.activations == ASYMMETRIC and not target.asymmetric_allowed:
+        raise ExportError(
+            f"the target {quantisation.target} takes symmetric activations only, with zero points of 0; leave "
+            f"'asymmetric' out"
+        )
+    return quantisation.activations == SYMMETRIC or (not quantisation.activations and target.symmetric)
+
+
+def _quantised(
+    folded: onnx.ModelProto, calibration: Calibration, quantisation: Quantisation, target: Target
+) -> onnx.ModelProto:
+    ranges = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name, (low, high) in calibration.ranges.items()
+    }
+    with quiet_quantiser():
+        quantiser = QDQQuantizer(
+            folded,
+            per_channel=quantisation.weights == PER_CHANNEL,
+            reduce_range=target.reduce_range,
+            weight_qType=target.weight,
+            activation_qType=target.activation,
+            tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
+            nodes_to_quantize=list(quantisation.only),
+            nodes_to_exclude=list(quantisation.keep_float),
+            op_types_to_quantize=list(target.operators),
+            extra_options={**target.options, "ActivationSymmetric": _symmetric(quantisation, target)},
+        )
+        quantiser.quantize_model()
+        quantiser.model.topological_sort()
+    model: onnx.ModelProto = quantiser.model.model
+    return model
 
 
 def _float_output(graph: onnx.GraphProto) -> None:
@@ -137,3 +157,47 @@ def _float_output(graph: onnx.GraphProto) -> None:
             maker.output[list(maker.output).index(source)] = output.name
             graph.node.remove(quantise)
             graph.node.remove(dequantise)
+
+
+def _float_sums(graph: onnx.GraphProto) -> None:
+    """Take the Q/DQ pair off the one input of each Add that comes straight from a layer, the last such layer.
+
+    TensorRT adds inside that layer, and wants the other input, the residual, as integers. A second pair between layer
+    and Add would break the fusion.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    order = {node.name: index for index, node in enumerate(graph.node)}
+    for add in [node for node in graph.node if node.op_type == "Add"]:
+        straight = []
+        for place, name in enumerate(add.input):
+            pair = _pair_before(name, makers)
+            layer = makers.get(pair[0].input[0]) if pair else None
+            if pair and layer is not None and layer.op_type in MAC_OPERATORS:
+                straight.append((order[layer.name], place, pair))
+        if not straight:
+            continue
+        _, place, (quantise, dequantise) = max(straight, key=lambda found: found[0])
+        add.input[place] = quantise.input[0]
+        for node in (dequantise, quantise):
+            if not any(node.output[0] in other.input for other in graph.node):
+                graph.node.remove(node)
+
+
+def _pair_before(name: str, makers: dict[str, onnx.NodeProto]) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
+    dequantise = makers.get(name)
+    if dequantise is None or dequantise.op_type != "DequantizeLinear":
+        return None
+    quantise = makers.get(dequantise.input[0])
+    return (quantise, dequantise) if quantise is not None and quantise.op_type == "QuantizeLinear" else None
+
+
+@contextlib.contextmanager
+def quiet_quantiser() -> Iterator[None]:
+    """Silence the quantiser's advice, on the root logger, to fold constants: that has been done."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

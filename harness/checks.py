@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from engines.base import Engine, EngineError, call
 from engines.certificate import Certificate
-from harness.plan import FP32, SIMULATED, Finding, Plan
+from harness.conditions import Finding
+from harness.plan import FP32, SIMULATED, Plan
 from harness.prepare import Contender
 from harness.preprocess import compile_tree
 from harness.registry import engine_certifier, engine_opener
@@ -148,7 +149,7 @@ def _batch(pipeline: Pipeline, made: Plan, count: int) -> tuple[Batch, npt.NDArr
     tree = compile_tree([pipeline])
     inputs: list[Batch] = []
     labels: list[int] = []
-    samples: Sequence[Sample] = (*made.calibration.samples, *made.scored.samples)
+    samples: Sequence[Sample] = (*made.calibration.samples.samples, *made.scored.samples)
     for sample in samples:
         if len(inputs) == count:
             break

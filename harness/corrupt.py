@@ -27,11 +27,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from harness.conditions import Condition
 from harness.environment import environment, installed_version
 from harness.errors import HarnessError, unknown
 from harness.manifest import MANIFEST, MANIFEST_VERSION, Entry, Manifest, whole_file
 from harness.memory import keep_freed_memory
-from harness.plan import Condition
 from harness.preprocess import compile_tree
 from harness.progress import Progress
 from harness.registry import NOISE_TABLE, noise_settings

@@ -46,14 +46,18 @@ class Cost:
 
 def cost_of(made: Plan, speed: Speed, progress: Progress) -> Cost:
     """Count the work, and time a few pictures. Files are made in a temporary folder from few pictures."""
-    calibration = made.calibration.samples[:TRIAL_CALIBRATION]
-    few = replace(made, calibration=SampleSet(made.calibration.folder, calibration))
+    calibration = made.calibration.samples
+    trial_calibration = calibration.samples[:TRIAL_CALIBRATION]
+    few = replace(
+        made,
+        calibration=replace(made.calibration, samples=SampleSet(calibration.folder, trial_calibration)),
+    )
     pictures = len(made.scored.samples)
     trial = made.scored.samples[: TRIALS_PER_WORKER * speed.threads]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(speed.threads) as pool:
         started = time.perf_counter()
         contenders = prepare(few, Path(folder), progress)
-        prepare_seconds = (time.perf_counter() - started) * len(made.calibration.samples) / max(1, len(calibration))
+        prepare_seconds = (time.perf_counter() - started) * len(calibration.samples) / max(1, len(trial_calibration))
         with closing(Line(few, contenders, speed.batch)) as line:
             line.measure(trial[0])  # the first picture pays for memory and lazy set-up
             started = time.perf_counter()
@@ -87,7 +91,7 @@ def cost_report(made: Plan, cost: Cost, speed: Speed) -> Group:
     work.add_column("what")
     work.add_column("count", justify="right")
     work.add_row("pictures scored", f"{len(made.scored.samples):,}")
-    work.add_row("pictures to calibrate on", f"{len(made.calibration.samples):,}")
+    work.add_row("pictures to calibrate on", f"{len(made.calibration.samples.samples):,}")
     work.add_row("conditions", f"{len(made.conditions):,} ({len(made.distinct):,} distinct)")
     work.add_row("versions", ", ".join(":".join(pair) for pair in made.versions))
     for stage, count in cost.stage_runs.items():

@@ -19,18 +19,14 @@ from PIL import Image
 
 from engines.artifact import Artifact
 from engines.onnx_file import artifact_from_onnx
+from harness.calibrate import CalibrationJob, job_from_recipe
+from harness.conditions import Condition, Finding, conditions_from_recipe, pipeline_from_recipe
 from harness.errors import HarnessError, unknown
 from harness.preprocess import Tree, compile_tree
-from harness.recipe import STORED, Recipe
-from harness.registry import ENGINE_TABLE, engine_opener, missing_data, noise_settings
+from harness.recipe import Recipe
+from harness.registry import ENGINE_TABLE, engine_opener
 from harness.samples import Sample, SampleSet, samples_from_folder
-from noise import NOISES
-from noise.base import MissingData, Pipeline, Step, pipeline_from_json
-from noise.corruptions.overlays import use_folder
-from noise.presets import pipeline_from_preset, preset_names
-
-# The published ImageNet-C was stored so; ``optimize`` was on too, which changes no pixel.
-STORAGE = Step("sensor", "jpeg_compression", {"quality": 85})
+from noise.base import Pipeline
 
 # The forms in which a model runs, in the order in which losses are attributed.
 FP32, SIMULATED, INTEGER = "fp32", "simulated", "integer"
@@ -39,37 +35,6 @@ VERSIONS = {
     SIMULATED: "the Q/DQ file with integer kernels switched off: quantisation alone",
     INTEGER: "the same Q/DQ file on integer kernels: what ships",
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that a reader of the report must know. ``severity`` is "note" or "warning"."""
-
-    check: str
-    severity: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One setting of one noise, and the pipeline that it makes of the artifact's own.
-
-    Args:
-        noise: its row in the table of noises.
-        setting: one of the noise's, or "".
-        pipeline: from the encoded picture to the model's input.
-        folder: pictures that are corrupted already are read from below this folder; "" takes the scored ones.
-    """
-
-    noise: str
-    setting: str
-    pipeline: Pipeline
-    folder: str = ""
-
-    @property
-    def name(self) -> str:
-        """``NAME:SETTING``, or the bare name of a noise without settings."""
-        return f"{self.noise}:{self.setting}" if self.setting else self.noise
 
 
 @dataclass(frozen=True)
@@ -83,7 +48,7 @@ class Plan:
         conditions: in the order of the report.
         versions: pairs of engine and version, in the order of the report.
         scored: the samples that are measured, in the order in which they are taken.
-        calibration: the samples that ranges are measured on; none of them is scored.
+        calibration: how ranges are measured, on samples none of which is scored unless the recipe allows it.
         findings: what had to be assumed.
     """
 
@@ -93,7 +58,7 @@ class Plan:
     conditions: tuple[Condition, ...]
     versions: tuple[tuple[str, str], ...]
     scored: SampleSet
-    calibration: SampleSet
+    calibration: CalibrationJob
     findings: tuple[Finding, ...]
 
     @property
@@ -121,97 +86,25 @@ def plan(recipe: Recipe) -> Plan:
         HarnessError, ArtifactError, EngineUnavailable: the message says what to change.
     """
     artifact = artifact_from_onnx(Path(recipe.model))
-    pipeline, findings = _pipeline(recipe, artifact)
-    conditions, stand_ins = _conditions(recipe, pipeline)
+    pipeline, findings = pipeline_from_recipe(recipe, artifact)
+    conditions, stand_ins = conditions_from_recipe(recipe.noise, recipe, pipeline)
     versions = tuple(_versions(recipe.engines, artifact))
-    scored, calibration = _samples(recipe, artifact, needs_calibration=_needs_calibration(versions, artifact))
-    made = Plan(recipe, artifact, pipeline, conditions, versions, scored, calibration, (*findings, *stand_ins))
+    scored, calibration = _samples(
+        recipe, artifact, needs_calibration=not recipe.calibration and _needs_calibration(versions, artifact)
+    )
+    job, replaced = job_from_recipe(recipe, artifact, pipeline, calibration)
+    made = Plan(
+        recipe,
+        artifact,
+        pipeline,
+        conditions,
+        versions,
+        scored,
+        job,
+        (*findings, *dict.fromkeys((*stand_ins, *replaced))),
+    )
     _try_pipelines(made)
     return made
-
-
-def _pipeline(recipe: Recipe, artifact: Artifact) -> tuple[Pipeline, tuple[Finding, ...]]:
-    if recipe.preprocess:
-        if recipe.preprocess not in preset_names():
-            raise unknown("preset", recipe.preprocess, preset_names())
-        return _preset(recipe.preprocess, artifact), ()
-    if artifact.preprocessing is not None:
-        pipeline = pipeline_from_json(artifact.preprocessing)
-        missing = {"decode", "normalise", "layout"} - {step.stage for step in pipeline.steps}
-        if missing:
-            raise HarnessError(
-                f"the preprocessing that {artifact.path.name}.json declares has no {sorted(missing)[0]} step"
-            )
-        return pipeline, ()
-    assumed = Finding(
-        "preprocessing",
-        "warning",
-        f"{artifact.path.name} declares no preprocessing; the preset 'imagenet' was assumed. Name the right one "
-        f"with --preprocess, or write it into {artifact.path.name}.json",
-    )
-    return _preset("imagenet", artifact), (assumed,)
-
-
-def _preset(name: str, artifact: Artifact) -> Pipeline:
-    return pipeline_from_preset(name, size=artifact.size[0], layout=artifact.layout)
-
-
-def _conditions(recipe: Recipe, pipeline: Pipeline) -> tuple[tuple[Condition, ...], list[Finding]]:
-    """The conditions, and what had to be replaced for want of data."""
-    if recipe.frost_overlays:
-        use_folder(Path(recipe.frost_overlays))
-    chosen: dict[str, Condition] = {}
-    findings: dict[str, Finding] = {}
-    for name in recipe.noise:
-        noise, _, wanted = name.partition(":")
-        settings = noise_settings(noise)
-        if wanted and wanted not in settings:
-            raise unknown(f"setting of {noise!r}", wanted, settings)
-        missing = None if recipe.imagenet_c else missing_data(noise)
-        if missing is not None:
-            stand_in, findings[noise] = _stand_in(noise, missing)
-            noise = stand_in
-            settings = noise_settings(noise)
-        for setting, step in settings.items():
-            if not wanted or setting == wanted:
-                condition = _condition(noise, setting, step, pipeline, recipe)
-                chosen.setdefault(condition.name, condition)
-    return tuple(chosen.values()), list(findings.values())
-
-
-def _condition(noise: str, setting: str, step: Step | None, pipeline: Pipeline, recipe: Recipe) -> Condition:
-    if step is None:
-        return Condition(noise, setting, pipeline)
-    if step.stage != "sensor":
-        return Condition(noise, setting, pipeline.with_step(step))
-    if recipe.imagenet_c:
-        folder = Path(recipe.imagenet_c, noise, setting)
-        if not folder.is_dir():
-            raise HarnessError(
-                f"{recipe.imagenet_c} has no folder {noise}/{setting}; expected NAME/SEVERITY/CLASS/FILE for every "
-                f"corruption that is asked for"
-            )
-        return Condition(noise, setting, _without_second_resize(pipeline), str(folder))
-    changed = pipeline.with_step(step)
-    return Condition(noise, setting, changed.with_step(STORAGE) if recipe.corruption_form == STORED else changed)
-
-
-def _without_second_resize(pipeline: Pipeline) -> Pipeline:
-    """A picture that has the size of the crop already is only cropped."""
-    resize = next((step for step in pipeline.steps if step.stage == "resize"), None)
-    crop = next((step for step in pipeline.steps if step.stage == "crop"), None)
-    if resize is None or crop is None:
-        return pipeline
-    return pipeline.with_step(Step("resize", resize.name, {"ready_size": crop.params["size"]}))
-
-
-def _stand_in(noise: str, missing: MissingData) -> tuple[str, Finding]:
-    """The noise that takes the place of one whose files are missing, and the warning."""
-    stand_in = NOISES[noise].stand_in if noise in NOISES else None
-    if stand_in is None:
-        raise missing
-    message = f"{stand_in} stands in for {noise} and is not to be compared with it. {missing}"
-    return stand_in, Finding(noise, "warning", message)
 
 
 def _versions(names: Sequence[str], artifact: Artifact) -> Iterable[tuple[str, str]]:
@@ -248,7 +141,8 @@ def _samples(recipe: Recipe, artifact: Artifact, *, needs_calibration: bool) -> 
         other = samples_from_folder(Path(recipe.calibrate), artifact, recipe.seed)
         scored = everything.samples
         calibration = SampleSet(other.folder, other.samples[: recipe.calibration_pictures])
-        _check_disjoint(scored, calibration)
+        if not recipe.calibration_overlap:
+            _check_disjoint(scored, calibration)
     else:
         count = min(recipe.calibration_pictures, len(everything.samples) // 5)
         if count == 0:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from engines import ENGINES
 from engines.artifact import Artifact, ArtifactError
 from engines.base import EngineOptions
 from engines.onnx_file import artifact_from_onnx
-from harness.errors import HarnessError
-from harness.plan import FP32, SIMULATED, Condition, Plan
-from harness.preprocess import compile_tree
+from exporters.base import Calibration, ExportError, made_from, read_calibration, write_calibration
+from harness.calibrate import CalibrationJob, calibration_from_job
+from harness.conditions import Condition
+from harness.plan import FP32, SIMULATED, Plan
 from harness.progress import Progress
-from harness.registry import int8_exporter
+from harness.recipe import quantisation_from_recipe
+from harness.registry import qdq_writer, quantisation_target
 
 
 @dataclass(frozen=True)
@@ -65,58 +63,37 @@ def prepare(made: Plan, folder: Path, progress: Progress) -> tuple[Contender, ..
     for engine, version in made.versions:
         artifact = made.artifact
         if version != FP32 and not artifact.quantised:
-            if engine not in quantised:
-                quantised[engine] = _quantised(made, engine, folder, progress)
-            artifact = quantised[engine]
+            target = ENGINES[engine].quantised_for
+            if target not in quantised:
+                quantised[target] = _quantised(made, target, folder, progress)
+            artifact = quantised[target]
         contenders.append(Contender(engine, version, artifact, EngineOptions(integer_kernels=version != SIMULATED)))
     return tuple(contenders)
 
 
 def _quantised(made: Plan, target: str, folder: Path, progress: Progress) -> Artifact:
-    path = folder / f"{made.artifact.path.stem}.int8.{target}.onnx"
-    identity = {
-        "picture_list": made.calibration.fingerprint(),
-        "preprocessing": made.pipeline.key,
-    }
-    found = _found(path, made, identity)
-    if found is not None:
-        return found
-    quantise = int8_exporter(target)
-    with progress.task("calibrate", total=len(made.calibration.samples)) as advance:
-        return quantise(made.artifact, advance.over(_pictures(made)), identity, path)
-
-
-def _found(path: Path, made: Plan, identity: dict[str, str]) -> Artifact | None:
-    """The quantised file of an earlier attempt, if it is whole and was made from the same things."""
+    """The model as Q/DQ for a target; what an earlier attempt left, made from the same things, is used again."""
+    stem = made.artifact.path.stem
+    calibration = _calibration(made.calibration, folder / f"{stem}.calibration.json", progress)
+    wish = quantisation_from_recipe(made.recipe, target)
+    path = folder / f"{stem}.int8.{target}.onnx"
     try:
-        artifact = artifact_from_onnx(path)
+        found = artifact_from_onnx(path)
+        if made_from(calibration, wish).items() <= found.made_by.items():
+            return found
     except ArtifactError:
-        return None
-    calibration: dict[str, Any] = artifact.made_by.get("calibration", {})
-    same = artifact.made_by.get("parent_sha256") == made.artifact.sha256 and all(
-        calibration.get(key) == value for key, value in identity.items()
-    )
-    return artifact if same else None
+        pass
+    return qdq_writer()(made.artifact, calibration, wish, quantisation_target(target), path)
 
 
-def _pictures(made: Plan) -> Iterator[npt.NDArray[np.float32]]:
-    """The calibration pictures, preprocessed without noise, one at a time; unreadable ones are left out.
-
-    How many were used is recorded with the calibration.
-
-    Raises:
-        HarnessError: more than half of them cannot be read.
-    """
-    tree = compile_tree([made.pipeline])
-    failures: list[str] = []
-    for sample in made.calibration.samples:
-        for prepared in tree.walk_sample(sample, made.recipe.seed):
-            if prepared.tensor is None:
-                failures.append(f"{sample.id}: {prepared.error}")
-            else:
-                yield np.repeat(prepared.tensor[None], made.artifact.fixed_batch or 1, axis=0)
-    if len(failures) * 2 > len(made.calibration.samples):
-        raise HarnessError(
-            f"{len(failures)} of {len(made.calibration.samples)} calibration pictures cannot be read, "
-            f"the first: {failures[0]}"
-        )
+def _calibration(job: CalibrationJob, path: Path, progress: Progress) -> Calibration:
+    """The ranges, kept at ``path``."""
+    try:
+        kept = read_calibration(path)
+        if kept.model_sha256 == job.artifact.sha256 and kept.source == job.source():
+            return kept
+    except ExportError:
+        pass
+    calibration = calibration_from_job(job, progress)
+    write_calibration(calibration, path)
+    return calibration

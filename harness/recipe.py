@@ -13,6 +13,7 @@ from typing import Any
 
 import tomli_w
 
+from exporters.base import PER_CHANNEL, Quantisation
 from harness.errors import HarnessError, unknown
 
 if sys.version_info >= (3, 11):
@@ -46,6 +47,11 @@ class Recipe:
         calibrate: another such folder to calibrate on; "" calibrates on pictures of ``data``, which are then
             not scored.
         calibration_pictures: how many pictures to calibrate on, at most; never more than a fifth of ``data``.
+        calibration: a file of ``qharness calibrate`` with ranges that were measured before, instead of ``calibrate``.
+        calibration_method: row of `exporters.METHODS`, with its number ("percentile:99.9"); "" for "minmax", or for
+            that of the file.
+        calibration_noise: noises under which every picture is calibrated on, as in ``noise``.
+        calibration_overlap: whether pictures may be calibrated on and scored too; the report then says so.
         preprocess: a preset of `noise.presets`, or "" for what the model's sidecar declares.
         noise: noises, each ``NAME`` (all its settings) or ``NAME:SETTING``.
         corruption_form: "in-memory", or "stored": every corrupted picture goes through a JPEG of quality 85, as
@@ -54,6 +60,9 @@ class Recipe:
             pictures are read from there; "" generates them.
         frost_overlays: the folder of ImageNet-C's photographs of frost; "" looks in ``imagecorruptions``.
         engines: engines, each ``NAME`` (all versions) or ``NAME:VERSION``.
+        weights: "per-channel" or "per-tensor": how many scales a quantised weight has.
+        activations: "symmetric", "asymmetric", or "" for what suits each engine.
+        keep_float: patterns of names of nodes that stay in float, as a shell matches file names.
         limit: score at most this many pictures, drawn with the seed; 0 scores all.
         seed: of every random draw.
     """
@@ -62,12 +71,19 @@ class Recipe:
     data: str
     calibrate: str = ""
     calibration_pictures: int = 100
+    calibration: str = ""
+    calibration_method: str = ""
+    calibration_noise: tuple[str, ...] = ("clean",)
+    calibration_overlap: bool = False
     preprocess: str = ""
     noise: tuple[str, ...] = DEFAULT_NOISES
     corruption_form: str = IN_MEMORY
     imagenet_c: str = ""
     frost_overlays: str = ""
     engines: tuple[str, ...] = ("ort-cpu",)
+    weights: str = PER_CHANNEL
+    activations: str = ""
+    keep_float: tuple[str, ...] = ()
     limit: int = 0
     seed: int = 0
 
@@ -79,7 +95,10 @@ class Recipe:
             raise unknown("corruption_form", self.corruption_form, FORMS)
         if self.imagenet_c and self.corruption_form == STORED:
             raise HarnessError("the pictures of imagenet_c are stored already; leave corruption_form out")
-        for name in ("noise", "engines"):
+        if self.calibrate and self.calibration:
+            raise HarnessError("give either pictures to calibrate on (calibrate) or ranges (calibration), not both")
+        quantisation_from_recipe(self, "")
+        for name in ("noise", "engines", "calibration_noise"):
             if not getattr(self, name):
                 raise HarnessError(f"a recipe needs at least one name under {name!r}; leave it out for all")
 
@@ -129,9 +148,19 @@ def resolved(recipe: Recipe, folder: Path) -> Recipe:
         model=absolute(recipe.model),
         data=absolute(recipe.data),
         calibrate=absolute(recipe.calibrate),
+        calibration=absolute(recipe.calibration),
         imagenet_c=absolute(recipe.imagenet_c),
         frost_overlays=absolute(recipe.frost_overlays),
     )
+
+
+def quantisation_from_recipe(recipe: Recipe, target: str) -> Quantisation:
+    """What of the model becomes integers for a target.
+
+    Raises:
+        ExportError: a wish that no target has.
+    """
+    return Quantisation(target, recipe.weights, recipe.activations, recipe.keep_float)
 
 
 def _checked(key: str, value: Any, default: Any, where: str) -> Any:
@@ -140,6 +169,6 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
         if isinstance(value, list) and all(isinstance(each, str) for each in value):
             return tuple(value)
         raise HarnessError(f"{where}: {key} must be a list of strings; got {value!r}")
-    if not isinstance(value, wanted) or isinstance(value, bool):
+    if type(value) is not wanted:
         raise HarnessError(f"{where}: {key} must be of type {wanted.__name__}; got {value!r}")
     return value

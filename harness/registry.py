@@ -8,20 +8,20 @@ is missing. A plug-in adds names through the entry-point groups ``qharness.steps
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from engines import ENGINES
 from engines.artifact import Artifact
 from engines.base import EngineUnavailable, OpenEngine
 from engines.certificate import Certify
-from exporters import INT8
+from exporters import METHODS, TARGETS
+from exporters.base import Calibration, Observer, Picture, Quantisation, Source
 from harness.errors import HarnessError, unknown
 from noise import NOISES, STEPS
 from noise.base import MissingData, Step, StepFunction, check_picture
@@ -74,6 +74,8 @@ class Table:
 STEP_TABLE = Table("step", STEPS, "qharness.steps")
 NOISE_TABLE = Table("noise", NOISES, "qharness.noises")
 ENGINE_TABLE = Table("engine", ENGINES, "qharness.engines")
+METHOD_TABLE = Table("calibration method", METHODS, "qharness.methods")
+TARGET_TABLE = Table("quantisation target", TARGETS, "qharness.targets")
 
 
 def import_target(what: str, target: str, extra: str | None) -> Any:
@@ -133,24 +135,35 @@ def engine_opener(name: str) -> OpenEngine:
     return cast(OpenEngine, ENGINE_TABLE.resolve(name))
 
 
-class ExportInt8(Protocol):
-    """What a row of `exporters.INT8` names; see `exporters.qdq.int8_for_ort_cpu`."""
+class Calibrate(Protocol):
+    """`exporters.calibration.calibrate`."""
 
     def __call__(
-        self,
-        artifact: Artifact,
-        pictures: Iterable[npt.NDArray[np.float32]],
-        identity: Mapping[str, str],
-        path: Path,
+        self, artifact: Artifact, pictures: Iterable[Picture], source: Source, new_observer: Callable[[], Observer]
+    ) -> Calibration: ...
+
+
+class WriteQdq(Protocol):
+    """`exporters.qdq.onnx_qdq`; ``target`` is what `quantisation_target` returns."""
+
+    def __call__(
+        self, artifact: Artifact, calibration: Calibration, quantisation: Quantisation, target: Any, path: Path
     ) -> Artifact: ...
 
 
-INT8_TABLE = Table("INT8 exporter", INT8, "qharness.int8")
+def calibrator() -> Calibrate:
+    """The function that measures ranges; it needs ONNX Runtime."""
+    return cast(Calibrate, import_target("calibration", "exporters.calibration:calibrate", "cpu"))
 
 
-def int8_exporter(engine: str) -> ExportInt8:
-    """The function that makes the INT8 file of an engine."""
-    return cast(ExportInt8, INT8_TABLE.resolve(engine))
+def qdq_writer() -> WriteQdq:
+    """The function that writes Q/DQ files; it needs ONNX Runtime's quantiser."""
+    return cast(WriteQdq, import_target("quantisation", "exporters.qdq:onnx_qdq", "cpu"))
+
+
+def quantisation_target(name: str) -> Any:
+    """The `exporters.targets.Target` of a name."""
+    return TARGET_TABLE.resolve(name)()
 
 
 def engine_certifier(name: str) -> Certify:

@@ -7,13 +7,17 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from exporters.base import Source
+from harness.calibrate import calibration_findings, leaks
 from harness.checks import certificates, check_contenders, check_presets, facts
+from harness.conditions import Finding
 from harness.environment import environment
 from harness.errors import HarnessError
-from harness.plan import Finding, Plan, plan
+from harness.plan import Plan, plan
 from harness.prepare import Contender, prepare
 from harness.progress import Progress
 from harness.recipe import Recipe, read_recipe, toml_from_recipe
@@ -37,9 +41,11 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress) -> R
     with store.locked():
         _keep_recipe(store, recipe)
         contents = made.scored.contents(progress)
-        findings = _leaks(made, contents)
+        source = made.calibration.source()
+        findings = _leaks(made, source, contents)
         contenders = prepare(made, store.artifacts, progress)
-        store.claim(identity(made, contenders, made.scored.fingerprint(contents)))
+        fingerprint = made.scored.fingerprint(contents)
+        store.claim(identity(made, contenders, fingerprint, made.calibration.describe(source)))
         if not (folder / "prepared.json").exists():
             store.write_json("prepared.json", _prepared(made, contenders, findings, progress))
         run(made, contenders, store, _safe(speed, store), progress)
@@ -55,11 +61,14 @@ def default_folder(recipe: Recipe) -> Path:
     return Path("qharness-runs") / f"{Path(recipe.model).stem}-{digest}"
 
 
-def identity(made: Plan, contenders: Sequence[Contender], fingerprint: str) -> dict[str, Any]:
+def identity(
+    made: Plan, contenders: Sequence[Contender], fingerprint: str, calibration: Mapping[str, Any]
+) -> dict[str, Any]:
     """Everything that the records depend on, as JSON; a run continues only where this is equal.
 
     Args:
         fingerprint: of the scored pictures.
+        calibration: `harness.calibrate.CalibrationJob.describe`.
     """
     seed = made.recipe.seed
     return {
@@ -76,11 +85,7 @@ def identity(made: Plan, contenders: Sequence[Contender], fingerprint: str) -> d
             "pictures": len(made.scored.samples),
             "fingerprint": fingerprint,
         },
-        "calibration": {
-            "folder": str(made.calibration.folder),
-            "pictures": len(made.calibration.samples),
-            "fingerprint": made.calibration.fingerprint(),
-        },
+        "calibration": dict(calibration),
         "conditions": [
             {
                 "name": condition.name,
@@ -97,8 +102,8 @@ def identity(made: Plan, contenders: Sequence[Contender], fingerprint: str) -> d
 
 
 def _keep_recipe(store: Store, recipe: Recipe) -> None:
-    """Write the recipe into a new folder, or see that the folder holds a run of this recipe."""
-    if not store.recipe_path.exists():
+    """Write the recipe into a folder without a run, or see that the folder holds a run of this recipe."""
+    if not store.claimed:
         store.write_text(store.recipe_path.name, toml_from_recipe(recipe))
         return
     there = read_recipe(store.recipe_path)
@@ -111,23 +116,23 @@ def _keep_recipe(store: Store, recipe: Recipe) -> None:
             )
 
 
-def _leaks(made: Plan, scored: Mapping[str, str]) -> list[Finding]:
-    """Calibration pictures that are scored too, under another name.
+def _leaks(made: Plan, source: Source, scored: Mapping[str, str]) -> list[Finding]:
+    """Calibration pictures that are scored too, under whatever name.
 
     Raises:
-        HarnessError: the user named the calibration folder, and can name another. Where pictures were set aside
+        HarnessError: the user chose the calibration pictures, and can choose others. Where pictures were set aside
             from a set that holds some twice, that is only to be known.
     """
-    names = {content: sample_id for sample_id, content in scored.items() if content != UNREADABLE}
-    copies = [(ours, names[content]) for ours, content in made.calibration.contents().items() if content in names]
+    copies = leaks(source, scored, UNREADABLE)
     if not copies:
         return []
     text = (
         f"{len(copies)} calibration pictures have the bytes of scored ones, the first is {copies[0][0]}, scored "
         f"as {copies[0][1]}"
     )
-    if made.recipe.calibrate:
-        raise HarnessError(f"{text}; give another folder with --calibrate, or none to have pictures set aside")
+    recipe = made.recipe
+    if (recipe.calibrate or recipe.calibration) and not recipe.calibration_overlap:
+        raise HarnessError(f"{text}; calibrate on others, or allow it with calibration_overlap = true in the recipe")
     return [Finding("calibration", "warning", text)]
 
 
@@ -146,7 +151,7 @@ def _prepared(
         advance()
         proofs = {name: proof.describe() for name, proof in certificates(made, contenders).items()}
         advance()
-        findings = [*known, *made.findings, *_calibration_findings(made, contenders)]
+        findings = [*known, *made.findings, *_calibration_findings(contenders)]
         findings += check_contenders(made, contenders)
         advance()
         findings += check_presets(made, contenders)
@@ -171,11 +176,7 @@ def _describe(contender: Contender) -> Mapping[str, Any]:
     }
 
 
-def _calibration_findings(made: Plan, contenders: Sequence[Contender]) -> list[Finding]:
-    """Calibration pictures that could not be used."""
-    asked = len(made.calibration.samples)
-    used = {each.artifact.made_by.get("calibration", {}).get("pictures", asked) for each in contenders}
-    lost = asked - min(used, default=asked)
-    if not lost:
-        return []
-    return [Finding("calibration", "warning", f"{lost} of {asked} calibration pictures could not be decoded")]
+def _calibration_findings(contenders: Sequence[Contender]) -> list[Finding]:
+    """What there is to know of the calibrations of all contenders, each thing once."""
+    summaries = [each.artifact.made_by.get("calibration") for each in contenders]
+    return list(dict.fromkeys(chain.from_iterable(calibration_findings(each) for each in summaries if each)))

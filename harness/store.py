@@ -102,15 +102,19 @@ class Store:
                 ) from error
             yield
 
+    @property
+    def claimed(self) -> bool:
+        """Whether a run got as far as being sure of what it measures."""
+        return (self.folder / "run.json").exists()
+
     def claim(self, identity: dict[str, Any]) -> None:
         """Begin a run here, or continue the one that is here if it is the same.
 
         Raises:
             HarnessError: the folder holds another run; the message names the first difference.
         """
-        file = self.folder / "run.json"
-        if file.exists():
-            difference = _difference(json.loads(file.read_text())["identity"], identity)
+        if self.claimed:
+            difference = _difference(self.read_json("run.json")["identity"], identity)
             if difference:
                 raise HarnessError(
                     f"{self.folder} holds a run that differs in {difference}; "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from exporters import METHODS, TARGETS, Entry
 from harness.registry import NOISE_TABLE, noise_settings
 from noise.presets import NORMALISATIONS
 
@@ -35,6 +36,12 @@ def test_every_command_is_in_the_readme() -> None:
     assert {"demo", "run", "plan", "report", "inspect", "doctor"} <= set(commands)
     for command in commands:
         assert f"qharness {command}" in README or f"make {command}" in README, command
+
+
+@pytest.mark.parametrize("table", [METHODS, TARGETS], ids=["methods", "targets"])
+def test_every_method_and_target_is_in_the_readme(table: dict[str, Entry]) -> None:
+    for name in table:
+        assert re.search(rf"^\| `{name}(:[\d.]+)?` \|", README, flags=re.MULTILINE), name
 
 
 def test_every_preset_is_in_the_readme() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,28 +11,29 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from onnx import numpy_helper
 from onnxruntime.quantization import QuantType
 
-from engines import ENGINES
 from engines.artifact import Artifact, read_sidecar, sha256_of
 from engines.base import EngineOptions, call
 from engines.cpu import kernel_class, saturates
 from engines.onnx_file import artifact_from_onnx
 from engines.ort import open_cpu
-from exporters import INT8
-from exporters.base import Calibration, ExportError, write_calibration
-from exporters.calibration import calibrate_minmax, fold_constants
-from exporters.qdq import int8_for_ort_cpu, onnx_qdq, target_named
-from harness.registry import int8_exporter
+from exporters import TARGETS
+from exporters.base import Calibration, ExportError, Quantisation, Source
+from exporters.calibration import calibrate
+from exporters.qdq import onnx_qdq
+from exporters.ranges.minmax import MinMax
+from exporters.targets import ort_cpu
+from harness.errors import HarnessError
+from harness.registry import quantisation_target
 from tests.engines.tiny import CLASSES, Shape, pictures, tiny_artifact, with_external_weights
 
 Array = npt.NDArray[np.float32]
 
-IDENTITY = {"picture_list": "the pictures", "preprocessing": "the preprocessing"}
 CALIBRATION_PICTURES = pictures(12, seed=3)
 PICTURES = pictures(20, seed=4)
+SOURCE = Source("minmax", {"a.png": "its content"}, "the preprocessing", {"clean": "the steps"})
 
 
 @pytest.fixture
@@ -46,24 +47,27 @@ def artifact(tmp_path: Path) -> Artifact:
 
 
 @pytest.fixture
-def folded(artifact: Artifact) -> Path:
-    path = artifact.path.with_name("folded.onnx")
-    fold_constants(artifact, path)
-    return path
+def calibration(artifact: Artifact) -> Calibration:
+    return calibrate(artifact, one_by_one(CALIBRATION_PICTURES), SOURCE, MinMax)
 
 
 @pytest.fixture
-def calibration(folded: Path) -> Calibration:
-    return calibrate_minmax(folded, "x", one_by_one(CALIBRATION_PICTURES), IDENTITY)
-
-
-@pytest.fixture
-def quantised(artifact: Artifact, folded: Path, calibration: Calibration) -> Artifact:
-    return onnx_qdq(artifact, folded, calibration, "ort-cpu", artifact.path.with_name("tiny.int8.onnx"))
+def quantised(artifact: Artifact, calibration: Calibration) -> Artifact:
+    return written(artifact, calibration, "ort-cpu")
 
 
 def one_by_one(batch: Array) -> list[Array]:
     return [batch[index : index + 1] for index in range(len(batch))]
+
+
+def written(artifact: Artifact, calibration: Calibration, target: str, wish: Quantisation | None = None) -> Artifact:
+    path = artifact.path.with_name(f"tiny.int8.{target}.onnx")
+    return onnx_qdq(artifact, calibration, wish or Quantisation(target), quantisation_target(target), path)
+
+
+def measured_and_written(artifact: Artifact, path: Path) -> Artifact:
+    calibration = calibrate(artifact, one_by_one(CALIBRATION_PICTURES), SOURCE, MinMax)
+    return onnx_qdq(artifact, calibration, Quantisation("ort-cpu"), ort_cpu(), path)
 
 
 def scores(artifact: Artifact, options: EngineOptions = EngineOptions()) -> Array:  # noqa: B008
@@ -71,109 +75,20 @@ def scores(artifact: Artifact, options: EngineOptions = EngineOptions()) -> Arra
     return np.asarray(call(engine, {"x": PICTURES}).outputs["y"])
 
 
-def values_by_reference(path: Path, names: list[str]) -> dict[str, Array]:
-    """Every named activation over the calibration pictures, by ONNX's own evaluator."""
-    model = onnx.load(str(path))
-    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    results = ReferenceEvaluator(model).run(names, {"x": CALIBRATION_PICTURES})
-    return {name: np.asarray(value) for name, value in zip(names, results, strict=True)}
-
-
-def test_batch_norms_are_folded_and_the_answers_stay(artifact: Artifact, folded: Path) -> None:
-    operators = {node.op_type for node in onnx.load(str(folded)).graph.node}
-    assert "BatchNormalization" in {node.op_type for node in onnx.load(str(artifact.path)).graph.node}
-    assert "BatchNormalization" not in operators
-    assert {"Conv", "Relu", "Gemm"} <= operators
-    assert np.allclose(scores(artifact), scores(artifact_from_onnx(folded)), atol=1e-4)
-
-
-def test_ranges_are_the_lowest_and_highest_values_of_an_independent_run(folded: Path, calibration: Calibration) -> None:
-    made = [name for node in onnx.load(str(folded)).graph.node for name in node.output]
-    names = [name for name in made if name in calibration.ranges and name != "y"]
-    assert len(names) >= 6
-    for name, values in values_by_reference(folded, names).items():
-        low, high = calibration.ranges[name]
-        assert low == pytest.approx(float(values.min()), abs=1e-4)
-        assert high == pytest.approx(float(values.max()), abs=1e-4)
-
-
-def test_range_of_the_input_is_that_of_the_pictures(calibration: Calibration) -> None:
-    assert calibration.ranges["x"] == (CALIBRATION_PICTURES.min(), CALIBRATION_PICTURES.max())
-
-
-def test_range_of_a_relu_is_not_negative(calibration: Calibration) -> None:
-    assert calibration.ranges["r1"][0] >= 0.0
-    assert calibration.ranges["c1" if "c1" in calibration.ranges else "n1"][0] < 0.0
-
-
-def test_calibration_knows_what_it_was_measured_on(folded: Path, calibration: Calibration) -> None:
-    assert calibration.pictures == len(CALIBRATION_PICTURES)
-    assert calibration.model_sha256 == sha256_of(folded)
-    assert (calibration.picture_list, calibration.preprocessing) == tuple(IDENTITY.values())
-    assert calibration.method == "minmax"
-
-
-def test_order_of_the_pictures_does_not_change_the_ranges(folded: Path, calibration: Calibration) -> None:
-    backwards = calibrate_minmax(folded, "x", one_by_one(CALIBRATION_PICTURES)[::-1], IDENTITY)
-    assert backwards == calibration
-
-
-def test_calibration_survives_json(calibration: Calibration, tmp_path: Path) -> None:
-    write_calibration(calibration, tmp_path / "calibration.json")
-    stored = json.loads((tmp_path / "calibration.json").read_text())
-    assert stored == calibration.describe()
-    assert {name: tuple(pair) for name, pair in stored["ranges"].items()} == dict(calibration.ranges)
-
-
-def test_calibration_without_pictures_is_refused(folded: Path) -> None:
-    with pytest.raises(ExportError, match="needs at least one picture; got none"):
-        calibrate_minmax(folded, "x", [], IDENTITY)
-
-
-def test_calibration_takes_pictures_one_at_a_time(folded: Path) -> None:
-    taken: list[int] = []
-
-    def lazily() -> object:
-        for index, picture in enumerate(one_by_one(CALIBRATION_PICTURES)):
-            taken.append(index)
-            yield picture
-
-    calibrate_minmax(folded, "x", lazily(), IDENTITY)  # type: ignore[arg-type]
-    assert taken == list(range(len(CALIBRATION_PICTURES)))
-
-
 def test_quantiser_gives_the_logger_back(artifact: Artifact, tmp_path: Path) -> None:
     before = logging.getLogger().level
-    int8_for_ort_cpu(artifact, one_by_one(CALIBRATION_PICTURES), IDENTITY, tmp_path / "made.onnx")
+    measured_and_written(artifact, tmp_path / "made.onnx")
     assert logging.getLogger().level == before
 
 
 @pytest.mark.parametrize("tail", ["Softmax", "Exp"], ids=["quantised operator", "float operator"])
 def test_output_stays_float_whatever_the_last_operator_is(tmp_path: Path, tail: str) -> None:
     parent = tiny_artifact(tmp_path, Shape(tail=(tail,)))
-    made = int8_for_ort_cpu(parent, one_by_one(CALIBRATION_PICTURES), IDENTITY, tmp_path / "made.onnx")
+    made = measured_and_written(parent, tmp_path / "made.onnx")
     graph = onnx.load(str(made.path)).graph
     (maker,) = [node for node in graph.node if graph.output[0].name in node.output]
     assert maker.op_type == tail
     assert made.output_kind == parent.output_kind
-
-
-def test_one_call_calibrates_and_writes_file_sidecar_and_calibration(
-    artifact: Artifact, quantised: Artifact, calibration: Calibration, tmp_path: Path
-) -> None:
-    folder = tmp_path / "made"
-    folder.mkdir()
-    made = int8_for_ort_cpu(artifact, one_by_one(CALIBRATION_PICTURES), IDENTITY, folder / "made.onnx")
-    assert made.path.read_bytes() == quantised.path.read_bytes()
-    assert json.loads((folder / "tiny.calibration.json").read_text()) == calibration.describe()
-    assert sorted(path.name for path in folder.iterdir()) == ["made.onnx", "made.onnx.json", "tiny.calibration.json"]
-
-
-@pytest.mark.parametrize("engine", INT8)
-def test_every_int8_exporter_belongs_to_an_engine_and_can_be_imported(engine: str) -> None:
-    assert engine in ENGINES
-    assert INT8[engine].about
-    assert callable(int8_exporter(engine))
 
 
 def test_quantised_file_is_valid_and_sorted(quantised: Artifact) -> None:
@@ -223,9 +138,9 @@ def test_sidecar_says_where_the_file_comes_from(artifact: Artifact, quantised: A
     made_by = sidecar["made_by"]
     assert sidecar["sha256"] == sha256_of(quantised.path) == quantised.sha256
     assert made_by["parent_sha256"] == artifact.sha256
-    assert made_by["target"] == "ort-cpu"
-    assert made_by["calibration"]["pictures"] == len(CALIBRATION_PICTURES)
-    assert made_by["calibration"]["picture_list"] == IDENTITY["picture_list"]
+    assert made_by["quantisation"]["target"] == "ort-cpu"
+    assert made_by["calibration"]["inputs"] == len(CALIBRATION_PICTURES)
+    assert made_by["calibration"]["picture_list"] == SOURCE.picture_list
     assert "ranges" not in made_by["calibration"]
 
 
@@ -238,52 +153,134 @@ def test_quantised_file_inherits_what_the_parent_declared(artifact: Artifact, qu
     assert (opened.input, opened.output) == (artifact.input, artifact.output)
 
 
-def test_calibration_of_another_model_is_refused(artifact: Artifact, folded: Path, calibration: Calibration) -> None:
+def test_calibration_of_another_model_is_refused(artifact: Artifact, calibration: Calibration, tmp_path: Path) -> None:
     other = replace(calibration, model_sha256="0" * 64)
-    path = folded.with_name("other.onnx")
-    with pytest.raises(ExportError, match=r"another model than .*tiny\.onnx; calibrate again"):
-        onnx_qdq(artifact, folded, other, "ort-cpu", path)
-    assert not path.exists()
+    with pytest.raises(ExportError, match=r"another model than .*tiny\.onnx .*calibrate again"):
+        onnx_qdq(artifact, other, Quantisation("ort-cpu"), ort_cpu(), tmp_path / "other.onnx")
+    assert not (tmp_path / "other.onnx").exists()
 
 
-def test_unknown_target_is_refused_with_the_choices(artifact: Artifact, folded: Path, calibration: Calibration) -> None:
-    with pytest.raises(ExportError, match="no quantisation target 'ort-gpu'; choose from ort-cpu"):
-        onnx_qdq(artifact, folded, calibration, "ort-gpu", folded.with_name("other.onnx"))
+def test_unknown_target_is_refused_with_the_nearest() -> None:
+    with pytest.raises(HarnessError, match="no quantisation target 'ort-cpuu'; did you mean 'ort-cpu'"):
+        quantisation_target("ort-cpuu")
 
 
-def test_same_file_is_written_twice(
-    artifact: Artifact, folded: Path, calibration: Calibration, quantised: Artifact
-) -> None:
-    again = onnx_qdq(artifact, folded, calibration, "ort-cpu", folded.with_name("again.onnx"))
-    assert again.path.read_bytes() == quantised.path.read_bytes()
+def test_same_file_is_written_twice(artifact: Artifact, calibration: Calibration, quantised: Artifact) -> None:
+    first = quantised.path.read_bytes()
+    assert written(artifact, calibration, "ort-cpu").path.read_bytes() == first
 
 
 def test_stale_sidecar_of_an_earlier_file_is_replaced(
-    artifact: Artifact, folded: Path, calibration: Calibration, quantised: Artifact
+    artifact: Artifact, calibration: Calibration, quantised: Artifact
 ) -> None:
-    quantised.path.with_name("tiny.int8.onnx.json").write_text('{"sha256": "of other bytes"}')
-    again = onnx_qdq(artifact, folded, calibration, "ort-cpu", quantised.path)
+    quantised.path.with_name(f"{quantised.path.name}.json").write_text('{"sha256": "of other bytes"}')
+    again = written(artifact, calibration, "ort-cpu")
     assert artifact_from_onnx(again.path) == again
 
 
 def test_weights_lose_a_bit_where_products_saturate(
-    artifact: Artifact, folded: Path, calibration: Calibration, monkeypatch: pytest.MonkeyPatch
+    artifact: Artifact, calibration: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     highest = {}
     for kernel in ("AVX2", "AVX512-VNNI"):
-        monkeypatch.setattr("exporters.qdq.kernel_class", lambda kernel=kernel: kernel)
-        made = onnx_qdq(artifact, folded, calibration, "ort-cpu", folded.with_name("reduced.onnx"))
-        constants = onnx.load(str(made.path)).graph.initializer
-        weights = [numpy_helper.to_array(t) for t in constants if t.data_type == onnx.TensorProto.INT8]
+        monkeypatch.setattr("exporters.targets.kernel_class", lambda kernel=kernel: kernel)
+        made = written(artifact, calibration, "ort-cpu")
+        weights = [value for value in constants_of(made).values() if value.dtype == np.int8]
         highest[kernel] = max(int(np.abs(weight.astype(int)).max()) for weight in weights)
         assert made.made_by["reduce_range"] == (kernel == "AVX2")
     assert highest["AVX2"] <= 64 < highest["AVX512-VNNI"] <= 127
 
 
 def test_target_takes_this_processor_into_account() -> None:
-    target = target_named("ort-cpu")
+    target = ort_cpu()
     assert (target.activation, target.weight) == (QuantType.QUInt8, QuantType.QInt8)
     assert target.reduce_range == saturates(kernel_class())
+
+
+def constants_of(artifact: Artifact) -> dict[str, npt.NDArray[np.generic]]:
+    graph = onnx.load(str(artifact.path)).graph
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_gives_a_sound_file_near_the_float_model(
+    artifact: Artifact, calibration: Calibration, target: str
+) -> None:
+    made = written(artifact, calibration, target)
+    onnx.checker.check_model(onnx.load(str(made.path)), full_check=True)
+    wanted, got = scores(artifact), scores(made, EngineOptions(integer_kernels=False))
+    assert 0 < np.abs(got - wanted).mean() < 0.02 * float(wanted.max() - wanted.min())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_weights_per_tensor_have_one_scale(artifact: Artifact, calibration: Calibration, target: str) -> None:
+    made = written(artifact, calibration, target, Quantisation(target, weights="per-tensor"))
+    constants = constants_of(made)
+    scales = [node.input[1] for node in onnx.load(str(made.path)).graph.node if node.op_type == "DequantizeLinear"]
+    assert scales
+    assert all(constants[name].size == 1 for name in scales)
+
+
+def test_tensorrt_gets_zero_points_of_zero_and_biases_in_float(artifact: Artifact, calibration: Calibration) -> None:
+    made = written(artifact, calibration, "tensorrt")
+    constants = constants_of(made)
+    graph = onnx.load(str(made.path)).graph
+    pairs = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert pairs
+    for node in pairs:
+        assert not constants[node.input[2]].any(), f"{node.name} has a zero point"
+        assert constants[node.input[2]].dtype == np.int8
+    assert not [value for value in constants.values() if value.dtype == np.int32], "a bias became integers"
+    weights = [node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] in constants]
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    assert len(weights) == len(layers), "TensorRT wants Q and DQ on float weights"
+
+
+def test_tensorrt_gets_one_integer_and_one_float_input_of_every_sum(tmp_path: Path) -> None:
+    parent = tiny_artifact(tmp_path)
+    calibration = calibrate(parent, one_by_one(CALIBRATION_PICTURES), SOURCE, MinMax)
+    graph = onnx.load(str(written(parent, calibration, "tensorrt").path)).graph
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    sums = [node for node in graph.node if node.op_type == "Add"]
+    assert sums
+    for node in sums:
+        assert Counter(makers[name] for name in node.input) == {"DequantizeLinear": 1, "Conv": 1}
+
+
+def test_tensorrt_takes_no_asymmetric_activations(artifact: Artifact, calibration: Calibration) -> None:
+    with pytest.raises(ExportError, match="symmetric activations only"):
+        written(artifact, calibration, "tensorrt", Quantisation("tensorrt", activations="asymmetric"))
+
+
+def test_symmetric_activations_have_their_zero_in_the_middle(artifact: Artifact, calibration: Calibration) -> None:
+    made = written(artifact, calibration, "ort-cpu", Quantisation("ort-cpu", activations="symmetric"))
+    constants = constants_of(made)
+    graph = onnx.load(str(made.path)).graph
+    zeros = {int(constants[node.input[2]]) for node in graph.node if node.op_type == "QuantizeLinear"}
+    assert zeros == {128}
+
+
+@pytest.mark.parametrize(("weights", "activations"), [("per-chanel", ""), ("per-channel", "symetric")])
+def test_a_wish_that_no_target_has_is_refused(weights: str, activations: str) -> None:
+    with pytest.raises(ExportError, match="expected one of"):
+        Quantisation("ort-cpu", weights, activations)
+
+
+def test_nodes_can_be_kept_in_float(artifact: Artifact, calibration: Calibration) -> None:
+    whole = written(artifact, calibration, "ort-cpu")
+    layers = [node.name for node in onnx.load(str(whole.path)).graph.node if node.op_type in ("Conv", "Gemm")]
+    made = written(artifact, calibration, "ort-cpu", Quantisation("ort-cpu", keep_float=(f"{layers[0][:-1]}?",)))
+    assert layers[0] in made.made_by["kept_float"]
+    makers = {name: node for node in onnx.load(str(made.path)).graph.node for name in node.output}
+    graph = onnx.load(str(made.path)).graph
+    kept = {node.name: node.input[1] not in makers for node in graph.node if node.op_type in ("Conv", "Gemm")}
+    assert kept[layers[0]]
+    assert not all(kept.values())
+
+
+def test_a_pattern_that_matches_nothing_is_refused(artifact: Artifact, calibration: Calibration) -> None:
+    with pytest.raises(ExportError, match="no node is called 'fc9\\*'; the layers are "):
+        written(artifact, calibration, "ort-cpu", Quantisation("ort-cpu", keep_float=("fc9*",)))
 
 
 def test_quantised_logits_are_near_the_float_ones(artifact: Artifact, quantised: Artifact) -> None:
@@ -307,7 +304,7 @@ def test_weights_beside_the_model_are_quantised_into_one_file(tmp_path: Path) ->
     external = tmp_path / "external"
     external.mkdir()
     artifact = artifact_from_onnx(with_external_weights(external, "weights.bin"))
-    quantised = int8_for_ort_cpu(artifact, pictures(4)[:, None], IDENTITY, tmp_path / "q.onnx")
+    quantised = measured_and_written(artifact, tmp_path / "q.onnx")
     alone = tmp_path / "alone"
     alone.mkdir()
     moved = quantised.path.rename(alone / "q.onnx")

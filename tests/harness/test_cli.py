@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
+from harness.commands import doctor
 from harness.recipe import Recipe, toml_from_recipe
 from harness.store import Store
 
@@ -87,7 +88,7 @@ def test_a_bug_is_shown_whole_and_exits_three(
     def broken() -> object:
         raise ZeroDivisionError("for the test")
 
-    monkeypatch.setattr(cli, "doctor_report", broken)
+    monkeypatch.setattr(doctor, "doctor_report", broken)
     assert cli.main(["doctor"]) == 3
     assert "Traceback" in capsys.readouterr().err
 
@@ -96,7 +97,7 @@ def test_ctrl_c_says_that_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, capsy
     def interrupted() -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "doctor_report", interrupted)
+    monkeypatch.setattr(doctor, "doctor_report", interrupted)
     assert cli.main(["doctor"]) == 130
     assert "the same command continues" in capsys.readouterr().err
 

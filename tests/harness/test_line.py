@@ -82,5 +82,5 @@ def test_the_quantised_file_and_its_calibration_stay_with_the_run(finished: Path
     sidecar = json.loads(model.with_name(model.name + ".json").read_text())
     assert sidecar["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
     calibration = json.loads((finished / "artifacts" / "shapes.calibration.json").read_text())
-    assert calibration["pictures"] == 8
+    assert len(calibration["source"]["pictures"]) == calibration["inputs"] == 8
     assert all(low <= high for low, high in calibration["ranges"].values())

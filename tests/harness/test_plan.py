@@ -12,9 +12,10 @@ import pytest
 from rich.console import Console
 
 from engines.artifact import ArtifactError
+from harness.conditions import Finding
 from harness.cost import cost_of, cost_report
 from harness.errors import HarnessError
-from harness.plan import Finding, plan
+from harness.plan import plan
 from harness.prepare import prepare
 from harness.progress import Progress
 from harness.recipe import DEFAULT_NOISES, Recipe
@@ -64,7 +65,7 @@ def test_a_wrong_name_is_answered_with_the_nearest(small: Recipe, changes: dict[
 def test_scored_and_calibration_pictures_never_overlap(small: Recipe) -> None:
     made = plan(replace(small, calibrate=""))
     scored = {sample.id for sample in made.scored.samples}
-    calibration = {sample.id for sample in made.calibration.samples}
+    calibration = {sample.id for sample in made.calibration.samples.samples}
     assert len(calibration) == 16 // 5
     assert not scored & calibration
     assert len(scored | calibration) == 16
@@ -74,7 +75,7 @@ def test_scored_and_calibration_pictures_never_overlap(small: Recipe) -> None:
 
 def test_float_alone_needs_no_calibration(small: Recipe) -> None:
     made = plan(replace(small, calibrate="", engines=("ort-cpu:fp32",)))
-    assert made.calibration.samples == ()
+    assert made.calibration.samples.samples == ()
     assert len(made.scored.samples) == 16
 
 

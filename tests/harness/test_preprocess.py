@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from harness.conditions import Condition
 from harness.errors import HarnessError
-from harness.plan import Condition
 from harness.preprocess import compile_tree
 from harness.registry import noise_settings, step_function
 from noise import NOISES

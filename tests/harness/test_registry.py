@@ -86,7 +86,7 @@ def test_every_row_names_something_that_is_there(table: object) -> None:
 
 def test_doctor_survives_a_package_that_is_broken(monkeypatch: pytest.MonkeyPatch, site: Path) -> None:
     (site / "half_gone.py").write_text("import os\nos.capi\n")
-    monkeypatch.setitem(ENGINES, "half", Entry("half_gone:open_it", "a double", "cpu", "half_gone:certify"))
+    monkeypatch.setitem(ENGINES, "half", Entry("half_gone:open_it", "a double", "cpu", "half_gone:certify", "ort-cpu"))
     problem = availability(ENGINE_TABLE)["half"]
     assert problem is not None
     assert "cannot be imported: AttributeError" in problem

@@ -26,7 +26,8 @@ def use(small: Recipe, monkeypatch: pytest.MonkeyPatch) -> Use:
     """The small recipe on a double of an engine, in floating point alone."""
 
     def with_double(name: str) -> Recipe:
-        row = Entry(f"tests.harness.doubles:{name}", "a double", "cpu", "engines.ort_certificate:certify_cpu")
+        certify = "engines.ort_certificate:certify_cpu"
+        row = Entry(f"tests.harness.doubles:{name}", "a double", "cpu", certify, "ort-cpu")
         monkeypatch.setitem(ENGINES, "double", row)
         return replace(small, engines=("double:fp32",), noise=("clean", "brightness:5"))
 
@@ -98,11 +99,11 @@ def test_calibration_pictures_that_cannot_be_read_are_left_out_and_said(
     folder = tmp_path_factory.mktemp("calibrate") / "pictures"
     copytree(small.calibrate, folder)
     recipe = replace(small, calibrate=str(folder), noise=("clean",), limit=4)
-    used = [sample.path for sample in plan(recipe).calibration.samples]
+    used = [sample.path for sample in plan(recipe).calibration.samples.samples]
     used[0].write_text("no picture")
     report = run_recipe(recipe)
-    assert report.contenders["ort-cpu:integer"]["made_by"]["calibration"]["pictures"] == 7
-    assert [finding["message"] for finding in report.findings] == ["1 of 8 calibration pictures could not be decoded"]
+    assert report.contenders["ort-cpu:integer"]["made_by"]["calibration"]["inputs"] == 7
+    assert [finding["message"] for finding in report.findings] == ["1 of 8 calibration inputs could not be decoded"]
     for path in used[:5]:
         path.write_text("no picture")
     with pytest.raises(HarnessError, match="5 of 8 calibration pictures cannot be read"):

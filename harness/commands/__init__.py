@@ -1,0 +1,11 @@
+"""Commands: one module for each, or for a few that share their options.
+
+A module offers ``add(commands)``, which describes its commands to `argparse` and names the function that runs each:
+``(options, console) -> exit code``. A new command is one new file and one entry here.
+"""
+
+from __future__ import annotations
+
+from harness.commands import calibrate, corrupt, doctor, inspect, quantize, report, run
+
+MODULES = (run, report, corrupt, calibrate, quantize, inspect, doctor)

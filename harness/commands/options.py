@@ -1,0 +1,89 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from harness.errors import HarnessError
+from harness.recipe import FORMS, Recipe, read_recipe, resolved
+from harness.run import Speed
+from noise.presets import preset_names
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+Command = Callable[[argparse.Namespace, Console], int]
+
+# option -> key of the recipe, where the two differ
+_KEYS = {"form": "corruption_form", "method": "calibration_method"}
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The model or recipe, and how its pictures are preprocessed."""
+    parser.add_argument("target", metavar="MODEL|RECIPE", help="an ONNX file, or a recipe (.toml)")
+    parser.add_argument("--preprocess", metavar="PRESET", help=f"one of {', '.join(preset_names())}")
+    parser.add_argument("--seed", type=int, metavar="N", help="of every random draw; default 0")
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Everything that a recipe may say."""
+    add_model(parser)
+    parser.add_argument("--data", metavar="DIR", help="pictures to score, one folder per class")
+    parser.add_argument("--calibrate", metavar="DIR", help="pictures to calibrate on; default: some of --data")
+    parser.add_argument("--calibration", metavar="FILE", help="ranges from qharness calibrate, instead of new ones")
+    parser.add_argument("--method", metavar="NAME", help="of calibration; default minmax")
+    parser.add_argument("--noise", type=names, metavar="NAMES", help="NAME or NAME:SETTING, with commas")
+    parser.add_argument("--form", choices=FORMS, help="of corrupted pictures; stored: as JPEG; default: in-memory")
+    parser.add_argument("--imagenet-c", metavar="DIR", help="read corrupted pictures from DIR/NAME/SEVERITY/CLASS/FILE")
+    parser.add_argument("--frost-overlays", metavar="DIR", help="ImageNet-C's photographs of frost")
+    parser.add_argument("--engines", type=names, metavar="NAMES", help="ENGINE or ENGINE:VERSION, with commas")
+    parser.add_argument("--limit", type=int, metavar="N", help="score at most N pictures")
+    add_quantisation(parser)
+
+
+def add_quantisation(parser: argparse.ArgumentParser) -> None:
+    """How a model becomes integers."""
+    parser.add_argument("--weights", metavar="HOW", help="per-channel (default) or per-tensor scales")
+    parser.add_argument("--activations", metavar="HOW", help="symmetric or asymmetric; default: what suits the target")
+    parser.add_argument("--keep-float", type=names, metavar="PATTERNS", help="nodes that stay in float: 'fc*,conv1'")
+
+
+def add_speed(parser: argparse.ArgumentParser) -> None:
+    """How fast, which changes no result."""
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="pictures at once; default: cores")
+    parser.add_argument("--batch", type=int, default=4, metavar="N", help="pictures per call; default: %(default)s")
+
+
+def recipe_from_options(options: argparse.Namespace, *, scores: bool = True) -> Recipe:
+    """The recipe that the command line stands for: a file with changes, or a model with defaults.
+
+    Args:
+        scores: whether the command cannot do without pictures to score.
+    """
+    known = {*Recipe.__dataclass_fields__} - {"model"}
+    given = {_KEYS.get(name, name): value for name, value in vars(options).items() if value is not None}
+    changes = {key: value for key, value in given.items() if key in known}
+    target = Path(options.target)
+    if target.suffix == ".toml":
+        if not target.is_file():
+            raise HarnessError(f"there is no recipe {target}")
+        return resolved(replace(read_recipe(target), **changes), Path.cwd())
+    if scores and not options.data:
+        raise HarnessError(f"qharness needs pictures: add --data FOLDER, one folder per class, to {target}")
+    return resolved(Recipe(**{"data": "", **changes, "model": options.target}), Path.cwd())
+
+
+def speed_from_options(options: argparse.Namespace) -> Speed:
+    """What `add_speed` added."""
+    return Speed(options.workers, options.batch)

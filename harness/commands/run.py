@@ -1,0 +1,78 @@
+"""``run``, ``plan`` and ``demo``: the straight line, its cost, and the whole line on what is embedded."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from harness.commands.options import add_recipe, add_speed, recipe_from_options, speed_from_options
+from harness.cost import cost_of, cost_report
+from harness.demo.embedded import demo_recipe
+from harness.plan import plan
+from harness.progress import Progress
+from harness.recipe import Recipe
+from harness.report.terminal import terminal_report
+from harness.report.write import HTML
+from harness.session import default_folder, execute
+from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.commands.options import Commands
+
+
+def add(commands: Commands) -> None:
+    """Describe the commands."""
+    demo = commands.add_parser("demo", help="the whole line on the embedded network and pictures")
+    _add_output(demo)
+    add_speed(demo)
+    demo.set_defaults(command=_demo)
+
+    run = commands.add_parser("run", help="measure a model; continues where an earlier run stopped")
+    add_recipe(run)
+    _add_output(run)
+    add_speed(run)
+    run.set_defaults(command=_run)
+
+    planned = commands.add_parser("plan", help="the grid, its size and its cost; measures nothing")
+    add_recipe(planned)
+    add_speed(planned)
+    planned.set_defaults(command=_plan)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="RUN", help="the run's folder; default: qharness-runs/...")
+
+
+def _run(options: argparse.Namespace, console: Console) -> int:
+    return _measure(recipe_from_options(options), options, console)
+
+
+def _demo(options: argparse.Namespace, console: Console) -> int:
+    console.print("The embedded network on the embedded pictures: synthetic stand-ins for ImageNet.\n")
+    code = _measure(demo_recipe(), options, console)
+    command = "qharness" if shutil.which("qharness") else sys.argv[0]
+    console.print(f"Next, your own model:  {command} run MODEL.onnx --data FOLDER_WITH_ONE_FOLDER_PER_CLASS")
+    return code
+
+
+def _plan(options: argparse.Namespace, console: Console) -> int:
+    made = plan(recipe_from_options(options))
+    speed = speed_from_options(options)
+    console.print(cost_report(made, cost_of(made, speed, Progress()), speed))
+    return 0
+
+
+def _measure(recipe: Recipe, options: argparse.Namespace, console: Console) -> int:
+    folder = Path(options.output) if options.output else default_folder(recipe)
+    before = len(Store(folder).parts())
+    report = execute(recipe, folder, speed_from_options(options), Progress())
+    console.print(terminal_report(report))
+    if before and before == len(Store(folder).parts()):
+        console.print("\nNothing was left to measure: this run was complete. Delete its folder to measure again.")
+    console.print(f"\nReport: {(folder / HTML).resolve()}")
+    return 0

@@ -1,0 +1,150 @@
+"""Conditions: what happens to a picture before a model sees it. Names of a recipe become pipelines of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.artifact import Artifact
+from harness.errors import HarnessError, unknown
+from harness.recipe import STORED, Recipe
+from harness.registry import missing_data, noise_settings
+from noise import NOISES
+from noise.base import MissingData, Pipeline, Step, pipeline_from_json
+from noise.corruptions.overlays import use_folder
+from noise.presets import pipeline_from_preset, preset_names
+
+# The published ImageNet-C was stored so; ``optimize`` was on too, which changes no pixel.
+STORAGE = Step("sensor", "jpeg_compression", {"quality": 85})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a reader of the report must know. ``severity`` is "note" or "warning"."""
+
+    check: str
+    severity: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One setting of one noise, and the pipeline that it makes of the artifact's own.
+
+    Args:
+        noise: its row in the table of noises.
+        setting: one of the noise's, or "".
+        pipeline: from the encoded picture to the model's input.
+        folder: pictures that are corrupted already are read from below this folder; "" takes the scored ones.
+    """
+
+    noise: str
+    setting: str
+    pipeline: Pipeline
+    folder: str = ""
+
+    @property
+    def name(self) -> str:
+        """``NAME:SETTING``, or the bare name of a noise without settings."""
+        return f"{self.noise}:{self.setting}" if self.setting else self.noise
+
+
+def pipeline_from_recipe(recipe: Recipe, artifact: Artifact) -> tuple[Pipeline, tuple[Finding, ...]]:
+    """From an encoded picture to the model's input, without noise; and what had to be assumed.
+
+    Raises:
+        HarnessError: no such preset, or a declaration that lacks a step.
+    """
+    if recipe.preprocess:
+        if recipe.preprocess not in preset_names():
+            raise unknown("preset", recipe.preprocess, preset_names())
+        return _preset(recipe.preprocess, artifact), ()
+    if artifact.preprocessing is not None:
+        pipeline = pipeline_from_json(artifact.preprocessing)
+        missing = {"decode", "normalise", "layout"} - {step.stage for step in pipeline.steps}
+        if missing:
+            raise HarnessError(
+                f"the preprocessing that {artifact.path.name}.json declares has no {sorted(missing)[0]} step"
+            )
+        return pipeline, ()
+    assumed = Finding(
+        "preprocessing",
+        "warning",
+        f"{artifact.path.name} declares no preprocessing; the preset 'imagenet' was assumed. Name the right one "
+        f"with --preprocess, or write it into {artifact.path.name}.json",
+    )
+    return _preset("imagenet", artifact), (assumed,)
+
+
+def _preset(name: str, artifact: Artifact) -> Pipeline:
+    return pipeline_from_preset(name, size=artifact.size[0], layout=artifact.layout)
+
+
+def conditions_from_recipe(
+    names: Sequence[str], recipe: Recipe, pipeline: Pipeline
+) -> tuple[tuple[Condition, ...], list[Finding]]:
+    """The conditions that names stand for, and what had to be replaced for want of data.
+
+    Args:
+        names: ``NAME`` (all settings of a noise) or ``NAME:SETTING``.
+        recipe: in which form corrupted pictures come, and where from.
+        pipeline: without noise.
+
+    Raises:
+        HarnessError, MissingData: a name or setting that does not exist, or cannot be made here.
+    """
+    if recipe.frost_overlays:
+        use_folder(Path(recipe.frost_overlays))
+    chosen: dict[str, Condition] = {}
+    findings: dict[str, Finding] = {}
+    for name in names:
+        noise, _, wanted = name.partition(":")
+        settings = noise_settings(noise)
+        if wanted and wanted not in settings:
+            raise unknown(f"setting of {noise!r}", wanted, settings)
+        missing = None if recipe.imagenet_c else missing_data(noise)
+        if missing is not None:
+            stand_in, findings[noise] = _stand_in(noise, missing)
+            noise = stand_in
+            settings = noise_settings(noise)
+        for setting, step in settings.items():
+            if not wanted or setting == wanted:
+                condition = _condition(noise, setting, step, pipeline, recipe)
+                chosen.setdefault(condition.name, condition)
+    return tuple(chosen.values()), list(findings.values())
+
+
+def _condition(noise: str, setting: str, step: Step | None, pipeline: Pipeline, recipe: Recipe) -> Condition:
+    if step is None:
+        return Condition(noise, setting, pipeline)
+    if step.stage != "sensor":
+        return Condition(noise, setting, pipeline.with_step(step))
+    if recipe.imagenet_c:
+        folder = Path(recipe.imagenet_c, noise, setting)
+        if not folder.is_dir():
+            raise HarnessError(
+                f"{recipe.imagenet_c} has no folder {noise}/{setting}; expected NAME/SEVERITY/CLASS/FILE for every "
+                f"corruption that is asked for"
+            )
+        return Condition(noise, setting, _without_second_resize(pipeline), str(folder))
+    changed = pipeline.with_step(step)
+    return Condition(noise, setting, changed.with_step(STORAGE) if recipe.corruption_form == STORED else changed)
+
+
+def _without_second_resize(pipeline: Pipeline) -> Pipeline:
+    """A picture that has the size of the crop already is only cropped."""
+    resize = next((step for step in pipeline.steps if step.stage == "resize"), None)
+    crop = next((step for step in pipeline.steps if step.stage == "crop"), None)
+    if resize is None or crop is None:
+        return pipeline
+    return pipeline.with_step(Step("resize", resize.name, {"ready_size": crop.params["size"]}))
+
+
+def _stand_in(noise: str, missing: MissingData) -> tuple[str, Finding]:
+    """The noise that takes the place of one whose files are missing, and the warning."""
+    stand_in = NOISES[noise].stand_in if noise in NOISES else None
+    if stand_in is None:
+        raise missing
+    message = f"{stand_in} stands in for {noise} and is not to be compared with it. {missing}"
+    return stand_in, Finding(noise, "warning", message)
