@@ -38,7 +38,7 @@ class Estimate:
         high: upper end.
         n: pictures it stands on, failed ones included: a failed picture is a wrong answer.
         failed: how many of them failed.
-        unit: "fraction" (0 to 1), "difference" (-1 to 1) or what `scaled` was told.
+        unit: "fraction" (0 to 1), "difference" (-1 to 1) or what `scaled` or `average` was told.
     """
 
     value: float | None
@@ -74,6 +74,23 @@ def scaled(estimate: Estimate, factor: float, unit: str) -> Estimate:
     """The estimate and its interval in another unit, ``factor`` of which make one; ``factor`` is positive."""
     value, low, high = (None if x is None else factor * x for x in (estimate.value, estimate.low, estimate.high))
     return replace(estimate, value=value, low=low, high=high, unit=unit)
+
+
+def average(values: Values, failed: int, unit: str) -> Estimate:
+    """The mean of any number per picture, with its normal interval.
+
+    Args:
+        values: float64 [n], of the pictures that have one.
+        failed: how many have none.
+    """
+    n = len(values)
+    if n == 0:
+        return Estimate(None, None, None, failed, failed, unit)
+    mean = float(values.mean())
+    if n == 1:
+        return Estimate(mean, None, None, n + failed, failed, unit)
+    half = Z * float(values.std(ddof=1)) / math.sqrt(n)
+    return Estimate(mean, mean - half, mean + half, n + failed, failed, unit)
 
 
 def wilson(mean: float, n: float) -> tuple[float, float]:

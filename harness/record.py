@@ -24,6 +24,8 @@ class Record:
         margin: the label's output minus the largest other one, in logits or log-probabilities.
         log_probability: natural logarithm of the probability of the label.
         confidence: probability of the prediction, 0 to 1.
+        from_fp32: `logit_distance` to the fp32 version's answer on the same engine; ``None`` where that did not answer.
+        from_simulated: the same to the simulated version's answer.
         error: what failed; then everything from ``prediction`` on is ``None``.
     """
 
@@ -37,6 +39,8 @@ class Record:
     margin: float | None = None
     log_probability: float | None = None
     confidence: float | None = None
+    from_fp32: float | None = None
+    from_simulated: float | None = None
     error: str | None = None
 
 
@@ -55,9 +59,7 @@ def score(outputs: npt.NDArray[np.float32], label: int, output_kind: str) -> dic
     """
     if not np.isfinite(outputs).all():
         return {"error": f"{int((~np.isfinite(outputs)).sum())} of {outputs.size} outputs are not finite"}
-    scores = outputs.astype(np.float64)
-    if output_kind == "probabilities":
-        scores = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
+    scores = _logits(outputs, output_kind)
     prediction = int(scores.argmax())
     others = np.delete(scores, label)
     log_sum = float(scores.max() + np.log(np.exp(scores - scores.max()).sum()))
@@ -69,3 +71,31 @@ def score(outputs: npt.NDArray[np.float32], label: int, output_kind: str) -> dic
         "log_probability": float(np.float32(scores[label] - log_sum)),
         "confidence": float(np.float32(np.exp(scores[prediction] - log_sum))),
     }
+
+
+def logit_distance(
+    outputs: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], output_kind: str
+) -> float | None:
+    """How far an answer is from another one: |a - b| / |b|, both without their mean, which says nothing of a class.
+
+    Args:
+        outputs: float32 [classes], logits or probabilities as ``output_kind`` says.
+        reference: the same; the answer that counts as 1.
+
+    Returns:
+        0 for equal answers; ``None`` where a number is not finite or the reference is flat.
+
+    >>> logit_distance(np.float32([0, 2]), np.float32([5, 6]), "logits")
+    1.0
+    """
+    if not (np.isfinite(outputs).all() and np.isfinite(reference).all()):
+        return None
+    ours, theirs = (_logits(each, output_kind) for each in (outputs, reference))
+    ours, theirs = ours - ours.mean(), theirs - theirs.mean()
+    length = float(np.linalg.norm(theirs))
+    return float(np.float32(np.linalg.norm(ours - theirs) / length)) if length else None
+
+
+def _logits(outputs: npt.NDArray[np.float32], output_kind: str) -> npt.NDArray[np.float64]:
+    scores = outputs.astype(np.float64)
+    return np.log(np.maximum(scores, np.finfo(np.float32).tiny)) if output_kind == "probabilities" else scores

@@ -24,11 +24,11 @@ import numpy.typing as npt
 from engines.base import Engine, EngineError, call
 from harness.errors import HarnessError
 from harness.memory import keep_freed_memory
-from harness.plan import Plan
+from harness.plan import FP32, SIMULATED, Plan
 from harness.prepare import Contender
 from harness.preprocess import Prepared, Tree
 from harness.progress import Progress
-from harness.record import Record, score
+from harness.record import Record, logit_distance, score
 from harness.registry import engine_opener
 from harness.samples import UNREADABLE, Sample
 from harness.store import Store
@@ -57,6 +57,10 @@ class Speed:
     def threads(self) -> int:
         """The number of workers."""
         return self.workers or os.cpu_count() or 1
+
+
+# What an engine says of one picture: float32 [classes], or why it says nothing.
+Answer = npt.NDArray[np.float32] | EngineError
 
 
 @dataclass
@@ -150,29 +154,33 @@ class Line:
         """Feed a batch to every contender and keep the rows; a picture that failed earlier keeps its error."""
         inputs = [prepared.tensor for prepared in batch if prepared.tensor is not None]
         stacked = np.stack(inputs) if inputs else None
-        for column in range(len(self.contenders)):
-            fields = iter(()) if stacked is None else self._infer(column, stacked, sample.label, measured)
+        answers: dict[str, list[Answer]] = {}
+        for column, contender in enumerate(self.contenders):
+            mine = answers[contender.name] = [] if stacked is None else self._infer(column, stacked, measured)
+            others = {
+                field: answers[f"{contender.engine}:{version}"]
+                for field, version in (("from_fp32", FP32), ("from_simulated", SIMULATED))
+                if version != contender.version and f"{contender.engine}:{version}" in answers
+            }
+            place = iter(range(len(mine)))
             for prepared in batch:
-                values = {"error": prepared.error} if prepared.tensor is None else next(fields)
+                if prepared.tensor is None:
+                    values: dict[str, Any] = {"error": prepared.error}
+                else:
+                    index = next(place)
+                    references = {field: other[index] for field, other in others.items()}
+                    values = _fields(mine[index], references, sample.label, contender.artifact.output_kind)
                 key = self.keys[prepared.condition][column]
                 measured.records.append(Record(key, sample.id, sample.label, source, **values))
 
-    def _infer(
-        self, column: int, stacked: npt.NDArray[np.float32], label: int, measured: Measured
-    ) -> Iterator[dict[str, Any]]:
-        """Score a batch on one contender; a batch that fails is tried picture by picture."""
-        artifact = self.contenders[column].artifact
+    def _infer(self, column: int, stacked: npt.NDArray[np.float32], measured: Measured) -> list[Answer]:
+        """What one contender says of a batch; a batch that fails is tried picture by picture."""
         try:
-            outputs = self._call(column, stacked, measured)
+            return list(self._call(column, stacked, measured))
         except EngineError as error:
             if len(stacked) == 1:
-                yield {"error": f"engine: {error}"}
-                return
-            for one in stacked:
-                yield from self._infer(column, one[None], label, measured)
-            return
-        for row in outputs:
-            yield score(row, label, artifact.output_kind)
+                return [error]
+            return [answer for one in stacked for answer in self._infer(column, one[None], measured)]
 
     def _call(self, column: int, stacked: npt.NDArray[np.float32], measured: Measured) -> npt.NDArray[np.float32]:
         engine, contender = self.engines[column], self.contenders[column]
@@ -190,6 +198,19 @@ class Line:
         spent[contender.name] = spent.get(contender.name, 0.0) + timed.wall_ns / 1e9
         outputs: npt.NDArray[np.float32] = timed.outputs[contender.artifact.output.name]
         return outputs[:count]
+
+
+def _fields(answer: Answer, references: Mapping[str, Answer], label: int, output_kind: str) -> dict[str, Any]:
+    """The fields of a record from an answer, and its distances from those of other versions."""
+    if isinstance(answer, EngineError):
+        return {"error": f"engine: {answer}"}
+    distances = {
+        field: logit_distance(answer, reference, output_kind)
+        for field, reference in references.items()
+        if not isinstance(reference, EngineError)
+    }
+    fields = score(answer, label, output_kind)
+    return fields if "error" in fields else {**fields, **distances}
 
 
 def pictures_per_part(total: int) -> int:

@@ -44,6 +44,8 @@ SCHEMA = pa.schema(
         ("margin", pa.float32()),
         ("log_probability", pa.float32()),
         ("confidence", pa.float32()),
+        ("from_fp32", pa.float32()),
+        ("from_simulated", pa.float32()),
         ("error", pa.string()),
     ]
 )

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.estimate import Estimate, Values, mcnemar, paired_difference, proportion
+from harness.estimate import Estimate, Values, average, mcnemar, paired_difference, proportion
 from harness.mce import ALEXNET_ERROR, SEVERITIES, CorruptionErrors, corruption_errors
 from harness.plan import FP32, INTEGER, SIMULATED
 from harness.samples import IMAGENET_CLASSES
 from harness.store import Store
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CLEAN = "clean"
 ALL = "all noises"
 
@@ -39,6 +39,7 @@ class Loss:
         better: pictures that only ``after`` got right; for one condition, else ``None``.
         worse: pictures that only ``before`` got right.
         changed: share of pictures whose prediction changed.
+        distance: mean `harness.record.logit_distance` of the answers after from those before.
         p_value: of McNemar's exact test, mid-p.
     """
 
@@ -49,6 +50,7 @@ class Loss:
     better: int | None
     worse: int | None
     changed: Estimate
+    distance: Estimate
     p_value: float | None
 
 
@@ -135,11 +137,13 @@ class Cell:
         correct: float64 [n], 1 or 0; a picture that failed counts as 0.
         top5: float64 [n].
         prediction: int32 [n], -1 where the picture failed.
+        distances: version -> float64 [n], logit distance from that version's answers; NaN where there is none.
     """
 
     correct: Values
     top5: Values
     prediction: npt.NDArray[np.int32]
+    distances: Mapping[str, Values]
 
     @property
     def failed(self) -> int:
@@ -188,7 +192,8 @@ def report_from_store(store: Store) -> Report:
 def _cells(store: Store) -> dict[str, Cell]:
     columns = store.columns(
         "select cell, coalesce(correct, false) as correct, coalesce(top5, false) as top5, "
-        "coalesce(prediction, -1) as prediction from records order by cell, sample"
+        "coalesce(prediction, -1) as prediction, coalesce(from_fp32, 'nan'::float) as from_fp32, "
+        "coalesce(from_simulated, 'nan'::float) as from_simulated from records order by cell, sample"
     )
     names, starts = np.unique(columns["cell"], return_index=True)
     ends = [*starts[1:], len(columns["cell"])]
@@ -197,6 +202,10 @@ def _cells(store: Store) -> dict[str, Cell]:
             columns["correct"][start:end].astype(np.float64),
             columns["top5"][start:end].astype(np.float64),
             columns["prediction"][start:end].astype(np.int32),
+            {
+                FP32: columns["from_fp32"][start:end].astype(np.float64),
+                SIMULATED: columns["from_simulated"][start:end].astype(np.float64),
+            },
         )
         for name, start, end in zip(names, starts, ends, strict=True)
     }
@@ -323,9 +332,10 @@ def _loss(
     first, second = cells[before], cells[after]
     failed = _any_failed([*first, *second])
     changed = np.mean([old.prediction != new.prediction for old, new in zip(first, second, strict=True)], axis=0)
+    distance = _distance([cell.distances[before.rpartition(":")[2]] for cell in second])
     if means is not None:
         difference = paired_difference(means[before], means[after], failed)
-        return Loss(step, before, after, difference, None, None, proportion(changed, failed), None)
+        return Loss(step, before, after, difference, None, None, proportion(changed, failed), distance, None)
     old, new = first[0].correct, second[0].correct
     better, worse = int((new > old).sum()), int((old > new).sum())
     return Loss(
@@ -336,8 +346,16 @@ def _loss(
         better,
         worse,
         proportion(changed.astype(np.float64), failed),
+        distance,
         mcnemar(better, worse),
     )
+
+
+def _distance(cells: Sequence[Values]) -> Estimate:
+    """The mean over pictures of each picture's mean over cells; a picture that lacks one answer has failed."""
+    means = np.mean(cells, axis=0)
+    known = np.isfinite(means)
+    return average(means[known], int((~known).sum()), "relative distance")
 
 
 def _timing(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

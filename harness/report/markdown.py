@@ -6,7 +6,17 @@ from collections.abc import Iterable, Sequence
 
 from harness.report.build import Report, Row
 from harness.report.terminal import summary_rows
-from harness.report.text import STEP_TITLES, corruption_error_table, headline, interval, percent, points, short
+from harness.report.text import (
+    MOVEMENT,
+    STEP_TITLES,
+    corruption_error_table,
+    headline,
+    interval,
+    movement_table,
+    percent,
+    points,
+    short,
+)
 
 
 def markdown_report(report: Report) -> str:
@@ -19,6 +29,7 @@ def markdown_report(report: Report) -> str:
         "## By noise\n\nTop-1 accuracy; changes in percentage points with 95 % intervals, paired on the same "
         "pictures.\n\n" + _accuracy_table(report, summary_rows(report), with_interval=False),
         "## By setting\n\n" + _accuracy_table(report, report.of_kind("condition"), with_interval=True),
+        _movement(report),
         _corruption_errors(report),
         _certificates(report),
         _errors(report),
@@ -39,6 +50,11 @@ def _accuracy_table(report: Report, rows: Sequence[Row], *, with_interval: bool)
         ]
         body.append([row.name, *accuracies, *(points(loss.difference) for loss in row.losses)])
     return _table(header, body)
+
+
+def _movement(report: Report) -> str:
+    header, body = movement_table(report, summary_rows(report))
+    return f"## What accuracy does not show\n\n{MOVEMENT}\n\n{_table(header, body)}" if len(header) > 1 else ""
 
 
 def _corruption_errors(report: Report) -> str:

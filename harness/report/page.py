@@ -11,7 +11,17 @@ from harness.plan import VERSIONS
 from harness.report.build import Report, Row
 from harness.report.figures import DASHES, INKS, accuracy_panels, loss_forest, mac_bar, time_bar
 from harness.report.terminal import summary_rows
-from harness.report.text import STEP_TITLES, corruption_error_table, headline, interval, percent, points, short
+from harness.report.text import (
+    MOVEMENT,
+    STEP_TITLES,
+    corruption_error_table,
+    headline,
+    interval,
+    movement_table,
+    percent,
+    points,
+    short,
+)
 
 
 def page(report: Report) -> str:
@@ -27,6 +37,7 @@ def page(report: Report) -> str:
             _summary(report),
             _panels(report),
             _forest(report),
+            _movement(report),
             _corruption_errors(report),
             _certificates(report),
             _settings(report),
@@ -113,6 +124,14 @@ def _forest(report: Report) -> str:
         "floating point; <b>kernel</b> is what going to integer kernels adds to that. Grey intervals include zero.</p>"
         f"<div class='scroll'>{loss_forest(rows, steps, report)}</div>"
     )
+
+
+def _movement(report: Report) -> str:
+    header, body = movement_table(report, summary_rows(report))
+    if len(header) == 1:
+        return ""
+    lines = (("", [escape(cell) for cell in line]) for line in body)
+    return f"<h2>What accuracy does not show</h2><p>{escape(MOVEMENT)}</p>{_table(header, lines)}"
 
 
 def _corruption_errors(report: Report) -> str:

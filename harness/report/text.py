@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
+
 from harness.estimate import Estimate
 from harness.mce import missing_corruptions
 from harness.plan import FP32, INTEGER, SIMULATED
-from harness.report.build import Loss, Report
+from harness.report.build import Loss, Report, Row
 
 STEP_TITLES = {
     "quantisation": "quantisation (fp32 → simulated)",
     "kernel": "kernel (simulated → integer)",
     "total": "total (fp32 → integer)",
 }
+MOVEMENT = (
+    "Predictions that changed, right or wrong, and how far logits moved: |after - before| / |before|, each without its "
+    "mean, averaged over pictures; 95 % intervals."
+)
 ORDER = (FP32, SIMULATED, INTEGER)
 
 
@@ -67,6 +74,25 @@ def headline(report: Report) -> list[str]:
         share = "no multiply-accumulates" if fraction is None else f"{100 * fraction:.1f} % of multiply-accumulates"
         lines.append(f"{name}: {share} ran on integer kernels ({certificate['evidence']['kernel_class']}).")
     return lines
+
+
+def movement_table(report: Report, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of what accuracy does not show: changed predictions, and how far logits moved."""
+    steps = list(dict.fromkeys((loss.step, loss.after) for row in rows for loss in row.losses))
+    header = ["noise"]
+    for step, after in steps:
+        title = STEP_TITLES[step] if len(report.engines) == 1 else f"{after.rpartition(':')[0]} {STEP_TITLES[step]}"
+        header += [f"{title}: predictions changed", "logits moved"]
+    body = []
+    for row in rows:
+        pairs = ((_with_interval(loss.changed), _with_interval(loss.distance)) for loss in row.losses)
+        body.append([row.name, *chain.from_iterable(pairs)])
+    return header, body
+
+
+def _with_interval(estimate: Estimate) -> str:
+    """``4.2 % (3.0 to 5.8)``."""
+    return "-" if estimate.value is None else f"{percent(estimate)} ({interval(estimate)})"
 
 
 def corruption_error_table(report: Report) -> tuple[list[str], list[list[str]], str]:

@@ -158,9 +158,7 @@ def test_calibration_pictures_that_are_scored_are_an_error_unless_allowed(
     stolen = next(Path(small.calibrate).glob("*/*.jpg"))
     shutil.copy(stolen, next(data.glob("*/")) / "stolen.jpg")
     recipe = replace(small, data=str(data), calibrate="", calibration=str(ranges), noise=("clean",))
-    with pytest.raises(
-        HarnessError, match=r"1 calibration pictures have the bytes.*calibration_overlap"
-    ):
+    with pytest.raises(HarnessError, match=r"1 calibration pictures have the bytes.*calibration_overlap"):
         run_recipe(recipe)
     report = run_recipe(replace(recipe, calibration_overlap=True))
     assert "have the bytes of scored ones" in report.findings[0]["message"]

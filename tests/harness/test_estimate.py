@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.estimate import mcnemar, paired_difference, proportion
+from harness.estimate import Estimate, average, mcnemar, paired_difference, proportion
 
 
 def binary(right: int, n: int) -> np.ndarray:
@@ -108,3 +108,16 @@ def test_mcnemar_is_the_mid_p_of_a_fair_coin(better: int, worse: int) -> None:
     exact = 2 * stats.binom.cdf(min(better, worse), total, 0.5) - stats.binom.pmf(min(better, worse), total, 0.5)
     assert p_value == pytest.approx(min(1.0, exact), abs=1e-9)
     assert mcnemar(worse, better) == p_value
+
+
+def test_an_average_has_the_normal_interval_of_its_values() -> None:
+    values = np.random.default_rng(0).gamma(2.0, 1.0, 400)
+    estimate = average(values, 3, "metres")
+    low, high = stats.norm.interval(0.95, values.mean(), stats.sem(values))
+    assert (estimate.value, estimate.n, estimate.failed, estimate.unit) == (values.mean(), 403, 3, "metres")
+    assert (estimate.low, estimate.high) == pytest.approx((low, high))
+
+
+def test_one_value_has_no_interval_and_none_no_average() -> None:
+    assert average(np.array([2.0]), 0, "x").low is None
+    assert average(np.array([]), 2, "x") == Estimate(None, None, None, 2, 2, "x")

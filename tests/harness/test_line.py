@@ -84,3 +84,32 @@ def test_the_quantised_file_and_its_calibration_stay_with_the_run(finished: Path
     calibration = json.loads((finished / "artifacts" / "shapes.calibration.json").read_text())
     assert len(calibration["source"]["pictures"]) == calibration["inputs"] == 8
     assert all(low <= high for low, high in calibration["ranges"].values())
+
+
+def test_logit_distances_are_those_of_a_plain_script(finished: Path, small: Recipe) -> None:
+    """Between the float file and the Q/DQ file, in sessions of our own."""
+    store = Store(finished)
+    quantised = next((finished / "artifacts").glob("*.onnx"))
+    files = (small.model, str(quantised))
+    before, after = (ort.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in files)
+    condition = next(c for c in store.read_json("run.json")["identity"]["conditions"] if c["name"] == "clean")
+    cell = condition["cells"]["ort-cpu:integer"]
+    rows = store.query(f"select sample, from_fp32, from_simulated from records where cell = '{cell}' order by sample")
+    for sample, from_fp32, from_simulated in rows:
+        fed = {"input": plain_input((Path(small.data) / str(sample)).read_bytes())}
+        old, new = (session.run(None, fed)[0][0].astype(np.float64) for session in (before, after))
+        old, new = old - old.mean(), new - new.mean()
+        assert from_fp32 == pytest.approx(np.linalg.norm(new - old) / np.linalg.norm(old), rel=0.05, abs=2e-3)
+        assert 0 <= from_simulated < from_fp32
+    loss = next(row for row in report_from_store(store).rows if row.name == "clean").loss("total", "ort-cpu")
+    assert loss is not None
+    assert loss.distance.value == pytest.approx(np.mean([row[1] for row in rows]))
+    assert loss.distance.n == len(rows)
+
+
+def test_fp32_is_compared_with_nothing(finished: Path) -> None:
+    condition = Store(finished).read_json("run.json")["identity"]["conditions"][0]
+    for version, known in (("fp32", 0), ("simulated", 1), ("integer", 2)):
+        cell = condition["cells"][f"ort-cpu:{version}"]
+        sql = f"select count(from_fp32) > 0, count(from_simulated) > 0 from records where cell = '{cell}'"
+        assert sum(Store(finished).query(sql)[0]) == known

@@ -141,7 +141,7 @@ def fifteen(*, without: str = "") -> tuple[list[dict[str, object]], dict[str, Ce
         conditions.append({"name": name, "noise": noise, "setting": setting, "cells": keys})
         for key in keys.values():
             correct = (np.random.default_rng(len(key)).random(40) < 0.5).astype(np.float64)
-            cells[key] = Cell(correct, correct, np.where(np.arange(40) < 3, -1, 1).astype(np.int32))
+            cells[key] = Cell(correct, correct, np.where(np.arange(40) < 3, -1, 1).astype(np.int32), {})
     return conditions, cells  # type: ignore[return-value]
 
 

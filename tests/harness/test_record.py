@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import special
 
-from harness.record import score
+from harness.record import logit_distance, score
 
 LOGITS = hnp.arrays(np.float32, st.integers(2, 20), elements=st.floats(-30, 30, width=32))
 
@@ -44,3 +44,33 @@ def test_a_probability_of_zero_stays_finite() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_an_output_that_is_no_number_is_an_error_and_no_prediction(bad: float) -> None:
     assert score(np.array([0.0, bad, 1.0], np.float32), 0, "logits") == {"error": "1 of 3 outputs are not finite"}
+
+
+PAIRS = st.integers(2, 20).flatmap(
+    lambda n: st.tuples(*[hnp.arrays(np.float32, n, elements=st.floats(-30, 30, width=16))] * 2)
+)
+
+
+@given(PAIRS)
+def test_distance_is_that_of_centred_logits(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    ours, theirs = (each.astype(np.float64) - each.astype(np.float64).mean() for each in pair)
+    got = logit_distance(*pair, "logits")
+    if np.linalg.norm(theirs) > 1e-6:
+        assert got == pytest.approx(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs), rel=1e-5)
+        assert logit_distance(pair[0], pair[0], "logits") in (0.0, None)
+
+
+def test_a_shift_of_all_logits_is_no_distance() -> None:
+    assert logit_distance(np.float32([3, 5, 4]), np.float32([1, 3, 2]), "logits") == 0.0
+
+
+def test_distance_of_probabilities_is_that_of_their_logits() -> None:
+    ours, theirs = np.float32([1.0, 3.0, -2.0]), np.float32([1.5, 2.0, -1.0])
+    got = logit_distance(special.softmax(ours), special.softmax(theirs), "probabilities")
+    assert got == pytest.approx(logit_distance(ours, theirs, "logits"), rel=1e-5)
+
+
+def test_there_is_no_distance_to_what_is_flat_or_not_finite() -> None:
+    assert logit_distance(np.float32([1, 2]), np.float32([4, 4]), "logits") is None
+    assert logit_distance(np.float32([1, 2]), np.float32([np.inf, 0]), "logits") is None
+    assert logit_distance(np.float32([np.nan, 2]), np.float32([1, 0]), "logits") is None
