@@ -95,9 +95,20 @@ def nodes_matching(model: onnx.ModelProto, patterns: Sequence[str]) -> list[str]
     return [name for name in names if any(fnmatch.fnmatchcase(shown[name], pattern) for pattern in patterns)]
 
 
-def layer_names(model: onnx.ModelProto) -> list[str]:
-    """The names of a folded model's layers with multiply-accumulates, in graph order."""
-    return [node.name for node in model.graph.node if node.op_type in MAC_OPERATORS]
+def layer_groups(artifact: Artifact) -> dict[str, tuple[str, ...]]:
+    """Layer -> the nodes that become integers together: itself and the ReLU or Clip that alone reads it.
+
+    The keys are the names of a float model's layers with multiply-accumulates, in graph order; the values are for
+    `Quantisation.only`.
+    """
+    nodes = folded_model(artifact).graph.node
+    groups = {}
+    for layer in nodes:
+        if layer.op_type in MAC_OPERATORS:
+            readers = [node for node in nodes if layer.output[0] in node.input]
+            fused = [node.name for node in readers if len(readers) == 1 and node.op_type in ("Relu", "Clip")]
+            groups[_shown(layer.name)] = (layer.name, *fused)
+    return groups
 
 
 def _shown(name: str) -> str:

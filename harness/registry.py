@@ -161,6 +161,12 @@ def qdq_writer() -> WriteQdq:
     return cast(WriteQdq, import_target("quantisation", "exporters.qdq:onnx_qdq", "cpu"))
 
 
+def layer_groups(artifact: Artifact) -> dict[str, tuple[str, ...]]:
+    """`exporters.qdq.layer_groups`."""
+    groups = import_target("quantisation", "exporters.qdq:layer_groups", "cpu")
+    return cast("dict[str, tuple[str, ...]]", groups(artifact))
+
+
 def quantisation_target(name: str) -> Any:
     """The `exporters.targets.Target` of a name."""
     return TARGET_TABLE.resolve(name)()

@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.console import Console
 
 from engines.onnx_file import artifact_from_onnx
-from harness.calibrate import CalibrationJob, job_from_recipe
+from harness.calibrate import CalibrationJob, job_from_recipe, leaks
 from harness.conditions import pipeline_from_recipe
 from harness.errors import HarnessError
 from harness.recipe import Recipe
-from harness.samples import SampleSet, samples_from_folder
+from harness.samples import UNREADABLE, SampleSet, samples_from_folder
 
 
 def job_for_file(recipe: Recipe, console: Console) -> CalibrationJob:
@@ -32,3 +32,19 @@ def job_for_file(recipe: Recipe, console: Console) -> CalibrationJob:
     for finding in (*assumed, *replaced):
         console.print(f"{finding.severity}: {finding.message}", style="yellow", markup=False)
     return job
+
+
+def scored_samples(recipe: Recipe, job: CalibrationJob) -> SampleSet:
+    """The pictures to score: at most ``recipe.limit`` of ``recipe.data``, none of which is calibrated on.
+
+    Raises:
+        HarnessError: a picture would be calibrated on and scored.
+    """
+    everything = samples_from_folder(Path(recipe.data), job.artifact, recipe.seed)
+    samples = SampleSet(everything.folder, everything.samples[: recipe.limit or None])
+    copies = leaks(job.source(), samples.contents(), UNREADABLE)
+    if copies:
+        raise HarnessError(
+            f"{len(copies)} calibration pictures would also be scored, the first is {copies[0][0]}; give others"
+        )
+    return samples

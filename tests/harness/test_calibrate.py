@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import pytest
 from engines.onnx_file import artifact_from_onnx
 from exporters import METHODS, TARGETS
 from exporters.base import read_calibration
+from exporters.folding import folded_model
+from exporters.qdq import layer_groups
 from harness import cli
 from harness.errors import HarnessError
 from harness.plan import plan
@@ -170,3 +173,43 @@ def test_three_pictures_are_taken_with_a_warning(
     arguments = ["calibrate", small.model, "--data", small.calibrate, "--pictures", "3"]
     assert cli.main([*arguments, "-o", str(tmp_path / "cal.json")]) == 0
     assert "calibrated on 3 pictures: ranges of so few are accidents" in capsys.readouterr().out
+
+
+def test_layers_are_ranked_by_what_they_cost(
+    small: Recipe, ranges: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["quantize", small.model, "--calibration", str(ranges), "--sensitivity", "--data", small.data]
+    out = tmp_path / "layers.json"
+    noise = "clean,gaussian_noise:3"
+    assert cli.main([*arguments, "--noise", noise, "--limit", "12", "-o", str(out)]) == 0
+    assert "Each layer quantised alone for ort-cpu" in capsys.readouterr().out
+    layers = json.loads(out.read_text())
+    assert {each["layer"] for each in layers} == set(layer_groups(artifact_from_onnx(Path(small.model))))
+    for each in layers:
+        assert list(each["costs"]) == noise.split(",")
+        for cost in each["costs"].values():
+            assert cost["difference"]["n"] == 12
+            assert 0 < cost["distance"]["value"] < 0.5, f"{each['layer']} was not quantised, or ruined"
+    means = [sum(cost["difference"]["value"] for cost in each["costs"].values()) for each in layers]
+    assert means == sorted(means)
+
+
+def test_a_layer_with_a_ruined_range_ranks_first(small: Recipe, ranges: Path, tmp_path: Path) -> None:
+    """The ranking finds the layer whose input cannot be told apart any more."""
+    groups = layer_groups(artifact_from_onnx(Path(small.model)))
+    victim = list(groups)[3]
+    stored = json.loads(ranges.read_text())
+    folded = {node.name: node for node in folded_model(artifact_from_onnx(Path(small.model))).graph.node}
+    stored["ranges"][folded[groups[victim][0]].input[0]] = [0.0, 1e4]
+    ranges.write_text(json.dumps(stored))
+    out = tmp_path / "layers.json"
+    arguments = ["quantize", small.model, "--calibration", str(ranges), "--sensitivity", "--data", small.data]
+    assert cli.main([*arguments, "-o", str(out)]) == 0
+    assert json.loads(out.read_text())[0]["layer"] == victim
+
+
+def test_sensitivity_scores_no_picture_that_was_calibrated_on(
+    small: Recipe, ranges: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["quantize", small.model, "--calibration", str(ranges), "--sensitivity", "--data", small.calibrate]
+    assert "calibration pictures would also be scored" in refusal(arguments, capsys)
