@@ -38,4 +38,11 @@ ENGINES = {
         "engines.ort_certificate:certify_cpu",
         "ort-cpu",
     ),
+    "openvino": Entry(
+        "engines.openvino:open_cpu",
+        "OpenVINO on the CPU; integer kernels of oneDNN",
+        "openvino",
+        "engines.openvino_certificate:certify_cpu",
+        "ort-cpu",
+    ),
 }

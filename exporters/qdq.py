@@ -168,6 +168,14 @@ def _float_output(graph: onnx.GraphProto) -> None:
             maker.output[list(maker.output).index(source)] = output.name
             graph.node.remove(quantise)
             graph.node.remove(dequantise)
+    _drop_unread(graph)
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    """Take out constants that nothing reads any more."""
+    read = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
+        graph.initializer.remove(tensor)
 
 
 def _float_sums(graph: onnx.GraphProto) -> None:

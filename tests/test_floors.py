@@ -37,7 +37,7 @@ HEAVY = {
     "pycuda": set(),
     "cuda": set(),
     "ray": set(),
-    "openvino": set(),
+    "openvino": {"engines/openvino.py", "engines/openvino_certificate.py"},
 }
 FORBIDDEN_NAMES = {"utils.py", "common.py", "helpers.py"}
 # noise is for pictures alone.

@@ -78,9 +78,13 @@ class Row:
     top5: Mapping[str, Estimate]
     losses: tuple[Loss, ...]
 
+    def losses_of(self, engine: str) -> list[Loss]:
+        """The losses between the versions of one engine."""
+        return [loss for loss in self.losses if loss.after.rpartition(":")[0] == engine]
+
     def loss(self, step: str, engine: str) -> Loss | None:
         """The loss of one step on one engine, if both its versions ran."""
-        return next((x for x in self.losses if x.step == step and x.after.startswith(f"{engine}:")), None)
+        return next((loss for loss in self.losses_of(engine) if loss.step == step), None)
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,10 @@ class Report:
     def overall(self) -> Row | None:
         """The mean over the noises."""
         return next((row for row in self.rows if row.kind == "all"), None)
+
+    def contenders_of(self, engine: str) -> list[str]:
+        """The contenders of one engine, in order."""
+        return [name for name, facts in self.contenders.items() if facts["engine"] == engine]
 
     @property
     def engines(self) -> list[str]:

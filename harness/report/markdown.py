@@ -15,7 +15,7 @@ from harness.report.text import (
     movement_table,
     percent,
     points,
-    short,
+    version,
 )
 
 
@@ -27,8 +27,8 @@ def markdown_report(report: Report) -> str:
         "\n".join(f"- {line}" for line in headline(report)),
         "\n".join(f"- **{f['severity']}** ({f['check']}): {f['message']}" for f in report.findings),
         "## By noise\n\nTop-1 accuracy; changes in percentage points with 95 % intervals, paired on the same "
-        "pictures.\n\n" + _accuracy_table(report, summary_rows(report), with_interval=False),
-        "## By setting\n\n" + _accuracy_table(report, report.of_kind("condition"), with_interval=True),
+        "pictures.\n\n" + _accuracy_tables(report, summary_rows(report), with_interval=False),
+        "## By setting\n\n" + _accuracy_tables(report, report.of_kind("condition"), with_interval=True),
         _movement(report),
         _corruption_errors(report),
         _certificates(report),
@@ -38,23 +38,30 @@ def markdown_report(report: Report) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _accuracy_table(report: Report, rows: Sequence[Row], *, with_interval: bool) -> str:
-    steps = list(dict.fromkeys((loss.step, loss.after) for row in rows for loss in row.losses))
-    header = ["noise", *(short(name, report) for name in report.contenders)]
-    header += [STEP_TITLES[step] for step, _ in steps]
-    body = []
-    for row in rows:
-        accuracies = [
-            percent(row.accuracy[name]) + (f" ({interval(row.accuracy[name])})" if with_interval else "")
-            for name in report.contenders
-        ]
-        body.append([row.name, *accuracies, *(points(loss.difference) for loss in row.losses)])
-    return _table(header, body)
+def _accuracy_tables(report: Report, rows: Sequence[Row], *, with_interval: bool) -> str:
+    tables = []
+    for engine in report.engines:
+        names = report.contenders_of(engine)
+        steps = dict.fromkeys(loss.step for row in rows for loss in row.losses_of(engine))
+        header = [engine, *map(version, names), *(STEP_TITLES[step] for step in steps)]
+        body = []
+        for row in rows:
+            accuracies = [
+                percent(row.accuracy[name]) + (f" ({interval(row.accuracy[name])})" if with_interval else "")
+                for name in names
+            ]
+            body.append([row.name, *accuracies, *(points(loss.difference) for loss in row.losses_of(engine))])
+        tables.append(_table(header, body))
+    return "\n\n".join(tables)
 
 
 def _movement(report: Report) -> str:
-    header, body = movement_table(report, summary_rows(report))
-    return f"## What accuracy does not show\n\n{MOVEMENT}\n\n{_table(header, body)}" if len(header) > 1 else ""
+    tables = []
+    for engine in report.engines:
+        header, body = movement_table(summary_rows(report), engine)
+        if len(header) > 1:
+            tables.append(_table([engine, *header[1:]], body))
+    return "\n\n".join(["## What accuracy does not show", MOVEMENT, *tables]) if tables else ""
 
 
 def _corruption_errors(report: Report) -> str:

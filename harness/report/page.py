@@ -21,6 +21,7 @@ from harness.report.text import (
     percent,
     points,
     short,
+    version,
 )
 
 
@@ -73,24 +74,23 @@ def _summary(report: Report) -> str:
     return (
         "<h2>By noise</h2><p>Top-1 accuracy. A noise with several settings is shown by their mean. Changes are "
         "paired on the same pictures, in percentage points, with 95 % intervals; a negative number is a loss.</p>"
-        + _accuracy_table(report, summary_rows(report))
+        + _accuracy_tables(report, summary_rows(report))
     )
 
 
-def _accuracy_table(report: Report, rows: Sequence[Row]) -> str:
-    steps = list(dict.fromkeys((loss.step, loss.after) for row in rows for loss in row.losses))
-    header = [
-        "noise",
-        *(f"{short(name, report)}" for name in report.contenders),
-        *(STEP_TITLES[step] for step, _ in steps),
-        "n",
-        "failed",
-    ]
+def _accuracy_tables(report: Report, rows: Sequence[Row]) -> str:
+    return "".join(_accuracy_table(report, rows, engine) for engine in report.engines)
+
+
+def _accuracy_table(report: Report, rows: Sequence[Row], engine: str) -> str:
+    names = report.contenders_of(engine)
+    steps = dict.fromkeys(loss.step for row in rows for loss in row.losses_of(engine))
+    header = [engine, *map(version, names), *(STEP_TITLES[step] for step in steps), "n", "failed"]
     lines = []
     for row in rows:
-        estimates = list(row.accuracy.values())
+        estimates = [row.accuracy[name] for name in names]
         cells = [escape(row.name), *(_accuracy(each) for each in estimates)]
-        cells += [points(loss.difference) for loss in row.losses]
+        cells += [points(loss.difference) for loss in row.losses_of(engine)]
         cells += [str(max(each.n for each in estimates)), str(max(each.failed for each in estimates))]
         lines.append((row.kind, cells))
     return _table(header, lines)
@@ -127,11 +127,13 @@ def _forest(report: Report) -> str:
 
 
 def _movement(report: Report) -> str:
-    header, body = movement_table(report, summary_rows(report))
-    if len(header) == 1:
-        return ""
-    lines = (("", [escape(cell) for cell in line]) for line in body)
-    return f"<h2>What accuracy does not show</h2><p>{escape(MOVEMENT)}</p>{_table(header, lines)}"
+    tables = []
+    for engine in report.engines:
+        header, body = movement_table(summary_rows(report), engine)
+        lines = (("", [escape(cell) for cell in line]) for line in body)
+        if len(header) > 1:
+            tables.append(_table([engine, *header[1:]], lines))
+    return f"<h2>What accuracy does not show</h2><p>{escape(MOVEMENT)}</p>{''.join(tables)}" if tables else ""
 
 
 def _corruption_errors(report: Report) -> str:
@@ -183,7 +185,7 @@ def _settings(report: Report) -> str:
     rows = report.of_kind("condition")
     return (
         f"<h2>Every setting</h2><details><summary>{len(rows)} conditions</summary>"
-        f"{_accuracy_table(report, rows)}</details>"
+        f"{_accuracy_tables(report, rows)}</details>"
     )
 
 

@@ -8,32 +8,34 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.report.build import Report, Row
-from harness.report.text import corruption_error_table, headline, percent, plus_minus, short
+from harness.report.text import corruption_error_table, headline, percent, plus_minus, version
 
 
 def terminal_report(report: Report) -> Group:
     """The report as a person reads it in a terminal: sentences, one line per noise, findings."""
+    tables = [_accuracies(report, engine) for engine in report.engines]
+    findings = [Text(f"{finding['severity']}: {finding['message']}", style="yellow") for finding in report.findings]
+    sentences = [Text(f"- {line}") for line in headline(report)]
+    return Group(*tables, *_corruption_errors(report), *sentences, *findings)
+
+
+def _accuracies(report: Report, engine: str) -> Table:
+    """One engine's versions, and what going from one to the next changed; the total is the sum of these changes."""
+    names, rows = report.contenders_of(engine), summary_rows(report)
+    losses = {row.name: [loss for loss in row.losses_of(engine) if loss.step != "total"] for row in rows}
     table = Table(
-        title="Top-1 accuracy; changes in points ± the longer side of the 95 % interval",
+        title=f"{engine}: top-1 accuracy; changes in points ± longer side of 95 % interval",
         title_justify="left",
         box=SIMPLE_HEAD,
     )
     table.add_column("noise")
-    for name in report.contenders:
-        table.add_column(short(name, report), justify="right")
-    for step, after in _steps(report):
-        engine = after.rpartition(":")[0]
-        table.add_column(step if len(report.engines) == 1 else f"{engine} {step}", justify="right")
-    for row in summary_rows(report):
-        table.add_row(
-            row.name,
-            *(percent(row.accuracy[name]) for name in report.contenders),
-            *(plus_minus(loss.difference) for loss in row.losses if loss.step != "total"),
-            end_section=row.noise == "clean",
-        )
-    findings = [Text(f"{finding['severity']}: {finding['message']}", style="yellow") for finding in report.findings]
-    sentences = [Text(f"- {line}") for line in headline(report)]
-    return Group(table, *_corruption_errors(report), *sentences, *findings)
+    for title in (*map(version, names), *(loss.step for loss in losses[rows[0].name])):
+        table.add_column(title, justify="right")
+    for row in rows:
+        accuracies = (percent(row.accuracy[name]) for name in names)
+        changes = (plus_minus(loss.difference) for loss in losses[row.name])
+        table.add_row(row.name, *accuracies, *changes, end_section=row.noise == "clean")
+    return table
 
 
 def _corruption_errors(report: Report) -> list[Table | Text]:
@@ -55,9 +57,3 @@ def summary_rows(report: Report) -> list[Row]:
     clean = [row for row in single if row.noise == "clean"]
     others = [row for row in single if row.noise != "clean"]
     return [*clean, *others, *report.of_kind("noise"), *report.of_kind("all")]
-
-
-def _steps(report: Report) -> list[tuple[str, str]]:
-    """The changes that the table shows; the total is their sum and stands in the sentences."""
-    losses = report.rows[0].losses if report.rows else ()
-    return [(loss.step, loss.after) for loss in losses if loss.step != "total"]

@@ -54,9 +54,14 @@ def _signed(difference: float) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text
 
 
+def version(contender: str) -> str:
+    """A contender's name without its engine."""
+    return contender.rpartition(":")[2]
+
+
 def short(contender: str, report: Report) -> str:
     """A contender's name without its engine where only one engine ran."""
-    return contender.rpartition(":")[2] if len(report.engines) == 1 else contender
+    return version(contender) if len(report.engines) == 1 else contender
 
 
 def headline(report: Report) -> list[str]:
@@ -76,16 +81,13 @@ def headline(report: Report) -> list[str]:
     return lines
 
 
-def movement_table(report: Report, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def movement_table(rows: Sequence[Row], engine: str) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of what accuracy does not show: changed predictions, and how far logits moved."""
-    steps = list(dict.fromkeys((loss.step, loss.after) for row in rows for loss in row.losses))
-    header = ["noise"]
-    for step, after in steps:
-        title = STEP_TITLES[step] if len(report.engines) == 1 else f"{after.rpartition(':')[0]} {STEP_TITLES[step]}"
-        header += [f"{title}: predictions changed", "logits moved"]
+    steps = list(dict.fromkeys(loss.step for row in rows for loss in row.losses_of(engine)))
+    header = ["noise", *chain.from_iterable((f"{step}: predictions changed", "logits moved") for step in steps)]
     body = []
     for row in rows:
-        pairs = ((_with_interval(loss.changed), _with_interval(loss.distance)) for loss in row.losses)
+        pairs = ((_with_interval(loss.changed), _with_interval(loss.distance)) for loss in row.losses_of(engine))
         body.append([row.name, *chain.from_iterable(pairs)])
     return header, body
 
