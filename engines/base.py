@@ -46,6 +46,10 @@ class Engine(Protocol):
         """Give everything back. Closing twice is allowed; running afterwards is an `EngineError`."""
 
 
+# From the graph as it is in the file to everything that the runtime knows.
+OPTIMISATIONS = ("disabled", "basic", "extended", "all")
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """How to open an engine.
@@ -53,14 +57,24 @@ class EngineOptions:
     Args:
         integer_kernels: False runs the same Q/DQ file in floating point ("simulated" quantisation).
         threads: threads inside one call. Parallelism comes from calling a reentrant engine more than once.
+        optimisation: how far the runtime rewrites the graph, one of `OPTIMISATIONS`.
+        arena: whether the runtime keeps freed memory for its next call.
     """
 
     integer_kernels: bool = True
     threads: int = 1
+    optimisation: str = "all"
+    arena: bool = True
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise EngineError(f"an engine needs at least one thread; got {self.threads}")
+        if self.optimisation not in OPTIMISATIONS:
+            raise EngineError(f"optimisation: expected one of {', '.join(OPTIMISATIONS)}; got {self.optimisation!r}")
 
     def describe(self) -> dict[str, Any]:
-        """What of this changes results; it enters a cell's key. The number of threads does not."""
-        return {"integer_kernels": self.integer_kernels}
+        """What of this changes results; it enters a cell's key. Threads and memory do not."""
+        return {"integer_kernels": self.integer_kernels, "optimisation": self.optimisation}
 
 
 class OpenEngine(Protocol):

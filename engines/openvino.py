@@ -17,7 +17,7 @@ from engines.cpu import kernel_class
 DEVICE = "CPU"
 
 # Turns Q/DQ pairs into integer kernels; switched off, the same file runs as the arithmetic that it simulates. It is
-# accepted by the CPU plugin of 2024.4 to 2026.4 without being among its listed properties, and cannot be read back:
+# accepted by the CPU plugin of 2025.0 to 2026.4 without being among its listed properties, and cannot be read back:
 # the certificate proves what it did.
 INTEGER_KERNELS = "LP_TRANSFORMS_MODE"
 
@@ -41,8 +41,11 @@ def compiled(artifact: Artifact, options: EngineOptions, *, profiled: bool = Fal
     """The model, compiled for the CPU.
 
     Raises:
-        EngineError: OpenVINO refuses it.
+        EngineError: OpenVINO refuses it, or has no such option.
     """
+    for what, got, only in (("optimisation", options.optimisation, "all"), ("arena", options.arena, True)):
+        if got != only:
+            raise EngineError(f"OpenVINO has no option {what}; expected {only!r}, got {got!r}: leave it out")
     core = ov.Core()
     try:
         return core.compile_model(

@@ -28,19 +28,44 @@ OrtFailure = (
 )
 
 
+_LEVELS = {
+    "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
 def session_options(options: EngineOptions) -> ort.SessionOptions:
     """The session options that stand for `EngineOptions`; the certificate opens its session with the same."""
     session = ort.SessionOptions()
     session.intra_op_num_threads = options.threads
     session.inter_op_num_threads = 1
     session.log_severity_level = 3
+    session.enable_cpu_mem_arena = options.arena
+    session.graph_optimization_level = _LEVELS[options.optimisation]
     if not options.integer_kernels:
         # Q/DQ pairs stay where the file has them. Only the basic optimisations run beside that: they keep the
         # bits of the unoptimised graph, while layout optimisation changes the order of float sums, and with
         # it which activations round up: as large a change as going to integer kernels.
         session.add_session_config_entry(SIMULATE, "1")
-        session.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        if options.optimisation != "disabled":
+            session.graph_optimization_level = _LEVELS["basic"]
     return session
+
+
+def live_facts(session: ort.InferenceSession) -> dict[str, Any]:
+    """What a session says of itself."""
+    live = session.get_session_options()
+    return {
+        "runtime": f"onnxruntime {ort.__version__}",
+        "provider": session.get_providers()[0],
+        "kernel_class": kernel_class(),
+        "optimisation": next(name for name, level in _LEVELS.items() if level == live.graph_optimization_level),
+        "arena": live.enable_cpu_mem_arena,
+        "threads": live.intra_op_num_threads,
+        "integer_kernels": not _is_set(live, SIMULATE),
+    }
 
 
 class OrtEngine:
@@ -76,16 +101,7 @@ class OrtEngine:
         """See `engines.base.Engine.facts`."""
         if self._session is None:
             raise EngineError(f"the engine of {self._path} is closed; open it again")
-        live = self._session.get_session_options()
-        return {
-            "runtime": f"onnxruntime {ort.__version__}",
-            "provider": self._session.get_providers()[0],
-            "device": processor_name(),
-            "kernel_class": kernel_class(),
-            "optimisation": live.graph_optimization_level.name,
-            "threads": live.intra_op_num_threads,
-            "integer_kernels": not _is_set(live, SIMULATE),
-        }
+        return {**live_facts(self._session), "device": processor_name()}
 
     def close(self) -> None:
         """See `engines.base.Engine.close`."""

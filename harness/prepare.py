@@ -16,7 +16,7 @@ from harness.calibrate import CalibrationJob, calibration_from_job
 from harness.conditions import Condition
 from harness.plan import FP32, SIMULATED, Plan
 from harness.progress import Progress
-from harness.recipe import quantisation_from_recipe
+from harness.recipe import options_from_recipe, quantisation_from_recipe
 from harness.registry import qdq_writer, quantisation_target
 
 
@@ -67,7 +67,8 @@ def prepare(made: Plan, folder: Path, progress: Progress) -> tuple[Contender, ..
             if target not in quantised:
                 quantised[target] = _quantised(made, target, folder, progress)
             artifact = quantised[target]
-        contenders.append(Contender(engine, version, artifact, EngineOptions(integer_kernels=version != SIMULATED)))
+        options = options_from_recipe(made.recipe, integer_kernels=version != SIMULATED)
+        contenders.append(Contender(engine, version, artifact, options))
     return tuple(contenders)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import tomli_w
 
+from engines.base import EngineOptions
 from exporters.base import PER_CHANNEL, Quantisation
 from harness.errors import HarnessError, unknown
 
@@ -60,6 +61,9 @@ class Recipe:
             pictures are read from there; "" generates them.
         frost_overlays: the folder of ImageNet-C's photographs of frost; "" looks in ``imagecorruptions``.
         engines: engines, each ``NAME`` (all versions) or ``NAME:VERSION``.
+        engine_threads: threads inside one call of an engine.
+        engine_optimisation: how far a runtime rewrites the graph, one of `engines.base.OPTIMISATIONS`.
+        engine_arena: whether a runtime keeps freed memory for its next call.
         weights: "per-channel" or "per-tensor": how many scales a quantised weight has.
         activations: "symmetric", "asymmetric", or "" for what suits each engine.
         keep_float: patterns of names of nodes that stay in float, as a shell matches file names.
@@ -81,6 +85,9 @@ class Recipe:
     imagenet_c: str = ""
     frost_overlays: str = ""
     engines: tuple[str, ...] = ("ort-cpu",)
+    engine_threads: int = 1
+    engine_optimisation: str = "all"
+    engine_arena: bool = True
     weights: str = PER_CHANNEL
     activations: str = ""
     keep_float: tuple[str, ...] = ()
@@ -98,6 +105,7 @@ class Recipe:
         if self.calibrate and self.calibration:
             raise HarnessError("give either pictures to calibrate on (calibrate) or ranges (calibration), not both")
         quantisation_from_recipe(self, "")
+        options_from_recipe(self)
         for name in ("noise", "engines", "calibration_noise"):
             if not getattr(self, name):
                 raise HarnessError(f"a recipe needs at least one name under {name!r}; leave it out for all")
@@ -161,6 +169,15 @@ def quantisation_from_recipe(recipe: Recipe, target: str) -> Quantisation:
         ExportError: a wish that no target has.
     """
     return Quantisation(target, recipe.weights, recipe.activations, recipe.keep_float)
+
+
+def options_from_recipe(recipe: Recipe, *, integer_kernels: bool = True) -> EngineOptions:
+    """How an engine is opened.
+
+    Raises:
+        EngineError: a wish that no engine has.
+    """
+    return EngineOptions(integer_kernels, recipe.engine_threads, recipe.engine_optimisation, recipe.engine_arena)
 
 
 def _checked(key: str, value: Any, default: Any, where: str) -> Any:

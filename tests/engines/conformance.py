@@ -144,6 +144,24 @@ def check_facts(opened: Opened, options: EngineOptions) -> None:
         assert facts.get(name) == wanted, f"asked for {name} = {wanted}, the facts say {facts.get(name)}"
 
 
+def check_follows_or_refuses(opened: Opened, options: EngineOptions, batch: Array, wanted: Array) -> None:
+    """An unusual option is followed, and the facts say so, or it is refused by name; it is never ignored."""
+    refusal = ""
+    try:
+        opened().close()
+    except EngineError as error:
+        refusal = str(error)
+    if refusal:
+        assert "has no option" in refusal, f"refused without naming the option: {refusal}"
+        return
+    with engine_of(opened) as engine:
+        facts = engine.facts()
+        for name in ("optimisation", "arena"):
+            asked = getattr(options, name)
+            assert facts.get(name) == asked, f"asked for {name} = {asked}, the facts say {facts.get(name)}"
+    check_matches_reference(opened, batch, wanted)
+
+
 def check_threads(opened: Opened, batches: list[Array]) -> None:
     """A reentrant engine gives four threads what it gives one."""
     with engine_of(opened) as engine:

@@ -82,6 +82,22 @@ def test_engine_has_facts_that_agree_with_the_request(opened: partial[Engine], o
     conformance.check_facts(opened, options)
 
 
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        EngineOptions(optimisation="disabled"),
+        EngineOptions(optimisation="basic"),
+        EngineOptions(optimisation="extended"),
+        EngineOptions(arena=False),
+        EngineOptions(integer_kernels=False, optimisation="disabled"),
+    ],
+    ids=str,
+)
+def test_engine_follows_an_option_or_refuses_it(opener: OpenEngine, artifact: Artifact, unusual: EngineOptions) -> None:
+    wanted = reference(artifact.path, {"x": BATCH})
+    conformance.check_follows_or_refuses(partial(opener, artifact, unusual), unusual, BATCH, wanted)
+
+
 def test_reentrant_engine_gives_four_threads_what_it_gives_one(opened: partial[Engine]) -> None:
     conformance.check_threads(opened, [pictures(2, seed=seed) for seed in range(8)])
 

@@ -50,6 +50,8 @@ class Sound:
             "kernel_class": "none",
             "integer_kernels": True,
             "threads": 1,
+            "optimisation": "all",
+            "arena": True,
         }
 
     def close(self) -> None:
@@ -232,6 +234,14 @@ def test_engine_that_cannot_be_closed_twice_is_caught() -> None:
 def test_facts_that_deny_the_request_are_caught() -> None:
     with pytest.raises(AssertionError, match="asked for integer_kernels = True, the facts say False"):
         conformance.check_facts(IgnoresRequest, EngineOptions())
+
+
+def test_options_that_are_ignored_are_caught() -> None:
+    wanted = conformance.answer(Sound(), BATCH)
+    with pytest.raises(AssertionError, match="asked for optimisation = basic, the facts say"):
+        conformance.check_follows_or_refuses(Sound, EngineOptions(optimisation="basic"), BATCH, wanted)
+    with pytest.raises(AssertionError, match="asked for arena = False, the facts say"):
+        conformance.check_follows_or_refuses(Sound, EngineOptions(arena=False), BATCH, wanted)
 
 
 def test_facts_that_are_no_json_are_caught() -> None:
