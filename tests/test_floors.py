@@ -26,6 +26,7 @@ HEAVY = {
         "engines/ort.py",
         "engines/ort_certificate.py",
         "exporters/calibration.py",
+        "exporters/moments.py",
         "exporters/qdq.py",
         "harness/demo/train.py",
     },
