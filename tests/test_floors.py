@@ -23,6 +23,7 @@ FLOORS = set(MAY_IMPORT) | {"tests"}
 # Packages beyond the base, and the only modules that may import them.
 HEAVY = {
     "onnxruntime": {
+        "engines/nbits_probe.py",
         "engines/ort.py",
         "engines/ort_certificate.py",
         "exporters/calibration.py",

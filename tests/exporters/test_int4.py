@@ -16,8 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engines.artifact import Artifact, ArtifactError, read_sidecar
 from engines.base import EngineOptions
+from engines.macs import layers_from_onnx
 from engines.onnx_file import artifact_from_onnx
 from engines.ort import open_cpu
+from engines.ort_certificate import certify_cpu
 from exporters.base import ExportError
 from exporters.blocks import Grid, blocks_of, decode, encode, matrix_of, rtn
 from exporters.int4 import METHODS, Int4Options, int4_weights
@@ -391,6 +393,23 @@ def test_grid_without_zero_points_needs_none(artifact: Artifact) -> None:
 def test_engine_opens_the_file(artifact: Artifact) -> None:
     engine = open_cpu(made(artifact, Int4Options()), EngineOptions())
     assert engine.run({"x": PICTURES})["y"].shape == (len(PICTURES), CLASSES)
+
+
+@pytest.mark.parametrize("target", ["ort-cpu", "tensorrt"])
+def test_certificate_shows_every_layer_with_its_kernel(artifact: Artifact, target: str) -> None:
+    """Behind DequantizeLinear too: ONNX Runtime makes a MatMulNBits of the pair, at a level of its choice."""
+    result = made(artifact, Int4Options(64), target)
+    found = certify_cpu(result, EngineOptions(), {"x": PICTURES[:2]})
+    proofs = {proof.layer: proof for proof in found.layers}
+    assert found.total_macs == sum(layer.macs for layer in layers_from_onnx(artifact.path))
+    for name in result.made_by["int4_layers"]:
+        assert proofs[name].kernel == "MatMulNBits"
+        assert proofs[name].input_types[1] == "int4"
+        assert proofs[name].integer == (proofs[name].input_types[0] == "int8")
+    for each in result.made_by["other_layers"]:
+        assert proofs[each["layer"]].kernel is not None
+        assert proofs[each["layer"]].input_types == ("float", "float")
+        assert proofs[each["layer"]].integer is False
 
 
 def test_grid_is_data() -> None:
