@@ -41,7 +41,7 @@ class Grid:
 
 
 class Method(Protocol):
-    """A row of `exporters.int4.METHODS`: the grid of every block.
+    """A row of `exporters.int4_options.METHODS`: the grid of every block.
 
     Args:
         values: float32 [columns, blocks, block], from `blocks_of`.

@@ -6,14 +6,13 @@ Convolutions larger than a pixel have no 4-bit kernel in any runtime; what becom
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -24,70 +23,13 @@ from engines.onnx_file import artifact_from_onnx
 from exporters.base import ExportError
 from exporters.blocks import Codes, Grid, Method, Moments, blocks_of, encode
 from exporters.calibration import Picture, fold_constants
+from exporters.int4_options import METHODS, ORT_CPU, TENSORRT, Int4Options, check_target
 from exporters.moments import layer_moments
 from exporters.nbits import BLOCKED_IR_VERSION, BLOCKED_OPSET, CONTRIB, blocked_matmul, matmul_nbits, set_opset
 from exporters.products import Constants, Left, prune, rewrite
 
-BLOCKS = (32, 64, 128)
-ACCURACY_LEVELS = (0, 4)
-RESTS = ("float", "int8")
-ORT_CPU, TENSORRT = "ort-cpu", "tensorrt"
-TARGETS = (ORT_CPU, TENSORRT)
-# TensorRT, documentation of quantised types: blocks of 64 or 128 weights, zero points of 0.
-TENSORRT_BLOCKS = (64, 128)
-
 _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "MatMulNBits", "DynamicQuantizeLinear"}
 _HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-
-
-class MethodEntry(NamedTuple):
-    """One row: where the function is, whether it looks at pictures, and what it does."""
-
-    target: str
-    needs_pictures: bool
-    about: str
-
-
-METHODS = {
-    "rtn": MethodEntry("exporters.blocks:rtn", False, "round to nearest; the range of each block"),
-    "hqq": MethodEntry("exporters.blocks:hqq", False, "half-quadratic: least |error| ** 0.7, which forgives outliers"),
-    "awq-clip": MethodEntry("exporters.blocks:awq_clip", True, "of eleven ranges, the least error of the output"),
-}
-
-
-@dataclass(frozen=True)
-class Int4Options:
-    """What becomes of a model's weights.
-
-    Args:
-        block: 32, 64 or 128 weights share a scale.
-        symmetric: whether they share no zero point.
-        method: row of `METHODS`.
-        accuracy_level: what ONNX Runtime does to activations: 0 leaves them in float, 4 allows INT8.
-        rest: "float" or "int8": what becomes of every other layer.
-        pointwise: whether convolutions of 1 x 1 pixels are rewritten as MatMul and become INT4 too.
-
-    Raises:
-        ExportError: a value is none of these.
-    """
-
-    block: int = 32
-    symmetric: bool = True
-    method: str = "rtn"
-    accuracy_level: int = 0
-    rest: str = "float"
-    pointwise: bool = False
-
-    def __post_init__(self) -> None:
-        for name, known in (
-            ("block", BLOCKS),
-            ("method", tuple(METHODS)),
-            ("accuracy_level", ACCURACY_LEVELS),
-            ("rest", RESTS),
-            ("symmetric", (True, False)),
-            ("pointwise", (True, False)),
-        ):
-            _one_of(name, getattr(self, name), known)
 
 
 @dataclass(frozen=True)
@@ -98,7 +40,7 @@ class _Weights:
     grids: Mapping[str, Grid]
     depths: Mapping[str, int]
     left: Sequence[Left]
-    pictures: int = field(default=0)
+    pictures: int
 
 
 # From the artifact with INT4 weights, the same with the rest in INT8, written to the path.
@@ -147,14 +89,6 @@ def int4_weights(
     return finished
 
 
-def _one_of(name: str, value: object, known: Sequence[object]) -> None:
-    if value in known and type(value) is type(known[0]):
-        return
-    near = difflib.get_close_matches(str(value), [str(each) for each in known], n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise ExportError(f"{name}: expected one of {', '.join(map(str, known))}; got {value!r}{hint}")
-
-
 def _check(
     artifact: Artifact,
     target: str,
@@ -163,13 +97,11 @@ def _check(
     quantise_rest: QuantiseRest | None,
 ) -> None:
     """Everything that can be refused before the model is opened by a runtime."""
-    _one_of("target", target, TARGETS)
+    check_target(target, options)
     if METHODS[options.method].needs_pictures and pictures is None:
         raise ExportError(f"the method {options.method} looks at calibration pictures; give a folder of them")
     if options.rest == "int8" and quantise_rest is None:
         raise ExportError("rest=int8 needs to be told how the rest becomes INT8; got nothing")
-    if target == TENSORRT:
-        _check_tensorrt(options)
     graph = onnx.load(str(artifact.path), load_external_data=False).graph
     found = sorted({node.op_type for node in graph.node} & _QUANTISED)
     if found:
@@ -181,18 +113,6 @@ def _check(
     if halves:
         raise ExportError(
             f"{halves} weights of {artifact.path.name} are in half precision; export the model in float32"
-        )
-
-
-def _check_tensorrt(options: Int4Options) -> None:
-    if options.block not in TENSORRT_BLOCKS:
-        raise ExportError(f"block: TensorRT takes 64 or 128 for INT4; got {options.block}")
-    if not options.symmetric:
-        raise ExportError("symmetric: TensorRT takes INT4 with zero points of 0 only; got False")
-    if options.accuracy_level:
-        raise ExportError(
-            f"accuracy_level: it belongs to ONNX Runtime's MatMulNBits; for tensorrt expected 0, got "
-            f"{options.accuracy_level}"
         )
 
 

@@ -22,7 +22,8 @@ from engines.ort import open_cpu
 from engines.ort_certificate import certify_cpu
 from exporters.base import ExportError
 from exporters.blocks import Grid, blocks_of, decode, encode, matrix_of, rtn
-from exporters.int4 import METHODS, Int4Options, int4_weights
+from exporters.int4 import int4_weights
+from exporters.int4_options import METHODS, Int4Options
 from exporters.nbits import matmul_nbits
 from exporters.qdq import int8_for_ort_cpu
 from tests.engines.tiny import CLASSES, SIZE, model_of, pictures, tensor, tiny_artifact
