@@ -31,7 +31,7 @@ HEAVY = {
         "exporters/qdq.py",
         "harness/demo/train.py",
     },
-    "torch": {"harness/demo/train.py"},
+    "torch": {"benchmarks/vit.py", "harness/demo/train.py"},
     "torchvision": set(),
     "tensorrt": set(),
     "pycuda": set(),
