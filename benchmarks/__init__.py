@@ -11,4 +11,8 @@ BENCHMARKS = {
     "throughput": "benchmarks.throughput",
     "memory": "benchmarks.memory",
     "noise": "benchmarks.noise",
+    "int4": "benchmarks.int4",
 }
+
+# Measured only when named: PyTorch is not among what development needs.
+NEEDS_TORCH = ("int4",)

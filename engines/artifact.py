@@ -54,7 +54,7 @@ class Artifact:
         input: float32 [N, 3, H, W] or [N, H, W, 3].
         output: float32 [N, classes].
         output_kind: "logits" or "probabilities"; declared or read from the graph, never guessed from values.
-        quantised: whether the file holds QuantizeLinear nodes.
+        quantised: whether the file holds integers: Q/DQ nodes, or weights in 4 bits.
         preprocessing: steps from encoded bytes to the input, as JSON; ``None`` where nobody declared them.
         classes: names in the order of the outputs, or ``None``.
         made_by: how the file came to be: tool, options, versions, hash of the parent.

@@ -74,6 +74,21 @@ def layers_from_onnx(path: Path) -> tuple[Layer, ...]:
     return tuple(graph.layer(node) for node in model.graph.node if node.op_type in MAC_OPERATORS)
 
 
+def _with_known_operators(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy for ONNX's shape inference, which stops at MatMulNBits: a MatMul of the same shapes stands for each."""
+    known = onnx.ModelProto()
+    known.CopyFrom(model)
+    for node in known.graph.node:
+        if node.op_type == "MatMulNBits":
+            size = {each.name: each.i for each in node.attribute}
+            matrix = f"{node.output[0]} as a matrix"
+            known.graph.input.append(
+                onnx.helper.make_tensor_value_info(matrix, onnx.TensorProto.FLOAT, [size["K"], size["N"]])
+            )
+            node.CopyFrom(onnx.helper.make_node("MatMul", [node.input[0], matrix], list(node.output), node.name))
+    return known
+
+
 class _Graph:
     """Look-ups in one graph with all shapes inferred for a batch of one."""
 
@@ -87,7 +102,7 @@ class _Graph:
         for value in model.graph.output:
             if value.type.tensor_type.shape.dim:
                 value.type.tensor_type.shape.dim[0].dim_value = 1
-        inferred = onnx.shape_inference.infer_shapes(model).graph
+        inferred = onnx.shape_inference.infer_shapes(_with_known_operators(model)).graph
         self.shapes: dict[str, Shape] = {t.name: tuple(t.dims) for t in inferred.initializer}
         for value in (*inferred.input, *inferred.value_info, *inferred.output):
             self.shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)

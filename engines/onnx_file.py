@@ -22,6 +22,9 @@ _INTEGER_OPERATORS = {
     "QLinearMatMul",
 }
 
+# Any of these means integers in the file: of activations, of weights, or of weights alone.
+_QUANTISED_OPERATORS = {"QuantizeLinear", "DequantizeLinear", "MatMulNBits"}
+
 # What may stand between a Softmax and the graph's output without changing its meaning.
 _TRANSPARENT = {"QuantizeLinear", "DequantizeLinear", "Identity", "Flatten", "Reshape", "Squeeze", "Cast"}
 
@@ -62,7 +65,7 @@ def artifact_from_onnx(path: Path) -> Artifact:
         input=_only(path, "input", inputs, 4),
         output=_only(path, "output", outputs, 2),
         output_kind=sidecar.get("output_kind", _output_kind(graph)),
-        quantised=any(node.op_type == "QuantizeLinear" for node in graph.node),
+        quantised=any(node.op_type in _QUANTISED_OPERATORS for node in graph.node),
         preprocessing=tuple(sidecar["preprocessing"]) if sidecar.get("preprocessing") else None,
         classes=None if classes is None else tuple(classes),
         made_by=sidecar.get("made_by", {}),

@@ -7,6 +7,7 @@ in advance; the optimised graph has those. Together they prove what ran.
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections import Counter
@@ -23,6 +24,7 @@ from engines.base import Array, EngineError, EngineOptions
 from engines.certificate import Certificate, LayerProof
 from engines.cpu import kernel_class
 from engines.macs import Layer, layers_from_onnx, macs_of
+from engines.nbits_probe import UNKNOWN, Product, activation_type, product_of
 from engines.ort import CPU, OrtFailure, session_options
 
 # Kernel in the optimised graph -> the operator it stands for, and the places of activation and weight among
@@ -45,6 +47,10 @@ KERNELS = {
     "MatMulNBits": ("MatMulNBits", 0, 1),
 }
 INTEGER_TYPES = ("int8", "uint8", "int4", "uint4")
+
+# One product may be a kernel of another name: a MatMul with its sum becomes a Gemm, or, behind a DequantizeLinear of
+# 4-bit blocks, a MatMulNBits.
+_PRODUCTS = ("Gemm", "MatMul", "MatMulNBits")
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def certify_cpu(artifact: Artifact, options: EngineOptions, feeds: Mapping[str, 
     foreign = {event["args"]["provider"] for event in events} - {CPU}
     if foreign:
         raise EngineError(f"asked for {CPU}, but nodes ran on {sorted(foreign)}")
-    kernels = list(_kernels(optimised, events))
+    kernels = list(_kernels(optimised, events, options))
     layers = layers_from_onnx(artifact.path)
     return Certificate(
         layers=tuple(_proofs(layers, kernels, options)),
@@ -80,6 +86,7 @@ def certify_cpu(artifact: Artifact, options: EngineOptions, feeds: Mapping[str, 
             "kernel_class": kernel_class(),
             "integer_kernels_requested": options.integer_kernels,
             "artifact_sha256": artifact.sha256,
+            **_probed(kernels),
         },
     )
 
@@ -104,8 +111,11 @@ def _profile(
     return onnx.load(str(folder / "optimised.onnx"), load_external_data=False), ran
 
 
-def _kernels(optimised: onnx.ModelProto, events: Sequence[Mapping[str, Any]]) -> Iterator[Kernel]:
+def _kernels(
+    optimised: onnx.ModelProto, events: Sequence[Mapping[str, Any]], options: EngineOptions
+) -> Iterator[Kernel]:
     """The kernels with multiply-accumulates, in the order in which they ran."""
+    probed: dict[Product, str] = {}
     nodes = {node.name: node for node in optimised.graph.node}
     weights = {tensor.name: tensor for tensor in optimised.graph.initializer}
     for event in events:
@@ -121,11 +131,21 @@ def _kernels(optimised: onnx.ModelProto, events: Sequence[Mapping[str, Any]]) ->
             if tensor is not None
             else (fed[weight][0], tuple(fed[weight][1]))
         )
-        activation_type, activation_shape = fed[activation]
+        fed_type, activation_shape = fed[activation]
         (_, output_shape) = next(iter(event["args"]["output_type_shape"][0].items()))
         macs = macs_of(operator, [tuple(activation_shape), weight_shape], tuple(output_shape))
-        types = (activation_type, "int4" if operator == "MatMulNBits" else weight_type)
-        yield Kernel(node.name, node.op_type, operator, macs, types)
+        if operator == "MatMulNBits":
+            product = product_of(node, rows=math.prod(activation_shape[:-1]))
+            if product not in probed:
+                probed[product] = activation_type(product, options)
+            fed_type, weight_type = probed[product], "int4"
+        yield Kernel(node.name, node.op_type, operator, macs, (fed_type, weight_type))
+
+
+def _probed(kernels: Sequence[Kernel]) -> dict[str, Any]:
+    """How many kernels with 4-bit weights were found to compute with activations of each type."""
+    counts = Counter(kernel.types[0] for kernel in kernels if kernel.operator == "MatMulNBits")
+    return {"int4_activations_probed": dict(counts)} if counts else {}
 
 
 def _proofs(layers: Sequence[Layer], kernels: Sequence[Kernel], options: EngineOptions) -> Iterator[LayerProof]:
@@ -151,7 +171,8 @@ def _proofs(layers: Sequence[Layer], kernels: Sequence[Kernel], options: EngineO
 
 
 def _same_work(kernel: Kernel, layer: Layer) -> bool:
-    return kernel.operator == layer.operator and kernel.macs == layer.macs
+    same = kernel.operator == layer.operator or {kernel.operator, layer.operator} <= set(_PRODUCTS)
+    return same and kernel.macs == layer.macs
 
 
 def _same_name(kernel: Kernel, layer: Layer) -> bool:
@@ -176,6 +197,14 @@ def _reason(layer: Layer, kernel: Kernel | None, options: EngineOptions) -> str:
     """Why a layer did not run on an integer kernel, most basic cause first."""
     causes = (
         (kernel is None, "no executed kernel matches this layer"),
+        (
+            kernel is not None and kernel.types[0] == UNKNOWN,
+            "INT4 is weight-only; whether its kernel rounds the activation to INT8 could not be found out",
+        ),
+        (
+            layer.activation == "float" and "4" in layer.weight,
+            "INT4 is weight-only: its kernel computes in float",
+        ),
         (not options.integer_kernels, "integer kernels were switched off"),
         (
             layer.activation == "float" and layer.weight != "float",

@@ -52,8 +52,6 @@ def folded_model(artifact: Artifact) -> onnx.ModelProto:
 
 def _checked(artifact: Artifact) -> onnx.ModelProto:
     name = artifact.path.name
-    if artifact.quantised:
-        raise ExportError(f"{name} is quantised already; give the float model that it was made from")
     weights = external_files(artifact.path, onnx.load(str(artifact.path), load_external_data=False))
     size_bytes = sum(file.stat().st_size for file in (artifact.path, *weights))
     if size_bytes >= _LIMIT_BYTES:
@@ -62,6 +60,8 @@ def _checked(artifact: Artifact) -> onnx.ModelProto:
             f"protocol buffer. Quantise it with the tool that exported it, and give the Q/DQ file"
         )
     model = onnx.load(str(artifact.path))
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise ExportError(f"{name} is quantised already; give the float model that it was made from")
     control = sorted({node.op_type for node in model.graph.node} & _CONTROL_FLOW)
     if control:
         raise ExportError(

@@ -53,7 +53,7 @@ def onnx_qdq(
     check_model(calibration, artifact.sha256, artifact.path)
     symmetric = _symmetric(quantisation, target)
     folded = folded_model(artifact)
-    kept = nodes_matching(folded, quantisation.keep_float)
+    kept = [*nodes_matching(folded, quantisation.keep_float), *_with_integer_weights(folded)]
     model = _quantised(folded, calibration, replace(quantisation, keep_float=tuple(kept)), target)
     _float_output(model.graph)
     if target.float_sums:
@@ -93,6 +93,13 @@ def nodes_matching(model: onnx.ModelProto, patterns: Sequence[str]) -> list[str]
             layers = ", ".join(shown[node.name] for node in model.graph.node if node.op_type in MAC_OPERATORS)
             raise ExportError(f"no node is called {pattern!r}; the layers are {layers}")
     return [name for name in names if any(fnmatch.fnmatchcase(shown[name], pattern) for pattern in patterns)]
+
+
+def _with_integer_weights(model: onnx.ModelProto) -> list[str]:
+    """The layers whose weights are integers already, in blocks of 4 bits."""
+    makers = {name: node.op_type for node in model.graph.node for name in node.output}
+    layers = (node for node in model.graph.node if node.op_type in MAC_OPERATORS)
+    return [node.name for node in layers if makers.get(node.input[1]) == "DequantizeLinear"]
 
 
 def layer_groups(artifact: Artifact) -> dict[str, tuple[str, ...]]:

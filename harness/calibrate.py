@@ -100,7 +100,7 @@ def calibration_from_job(job: CalibrationJob, progress: Progress) -> Calibration
     source = job.source()
     total = len(job.samples.samples) * len(job.conditions)
     with progress.task("calibrate", total=total) as advance:
-        return calibrator()(job.artifact, advance.over(_pictures(job)), source, observer_factory(job.method))
+        return calibrator()(job.artifact, advance.over(pictures_of(job)), source, observer_factory(job.method))
 
 
 def observer_factory(method: str) -> Callable[[], Observer]:
@@ -168,7 +168,7 @@ def _ready(recipe: Recipe, artifact: Artifact, pipeline: Pipeline) -> Calibratio
     return calibration
 
 
-def _pictures(job: CalibrationJob) -> Iterator[Picture]:
+def pictures_of(job: CalibrationJob) -> Iterator[Picture]:
     """The pictures under every condition, preprocessed, one at a time; unreadable ones are left out and counted."""
     tree = compile_tree([condition.pipeline for condition in job.conditions])
     failures: dict[str, str] = {}

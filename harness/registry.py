@@ -22,6 +22,7 @@ from engines.base import EngineUnavailable, OpenEngine
 from engines.certificate import Certify
 from exporters import METHODS, TARGETS
 from exporters.base import Calibration, Observer, Picture, Quantisation, Source
+from exporters.int4_options import Int4Options
 from harness.errors import HarnessError, unknown
 from noise import NOISES, STEPS
 from noise.base import MissingData, Step, StepFunction, check_picture
@@ -159,6 +160,25 @@ def calibrator() -> Calibrate:
 def qdq_writer() -> WriteQdq:
     """The function that writes Q/DQ files; it needs ONNX Runtime's quantiser."""
     return cast(WriteQdq, import_target("quantisation", "exporters.qdq:onnx_qdq", "cpu"))
+
+
+class WriteInt4(Protocol):
+    """`exporters.int4.int4_weights`."""
+
+    def __call__(
+        self,
+        artifact: Artifact,
+        target: str,
+        options: Int4Options,
+        path: Path,
+        pictures: Iterable[Picture] | None = None,
+        quantise_rest: Callable[[Artifact, Path], Artifact] | None = None,
+    ) -> Artifact: ...
+
+
+def int4_writer() -> WriteInt4:
+    """The function that writes weights in 4 bits; it needs ONNX Runtime."""
+    return cast(WriteInt4, import_target("quantisation", "exporters.int4:int4_weights", "cpu"))
 
 
 def layer_groups(artifact: Artifact) -> dict[str, tuple[str, ...]]:

@@ -26,7 +26,7 @@ def run_blocked(code: str, blocked: tuple[str, ...] = EXTRAS) -> subprocess.Comp
 
 
 def test_every_package_imports_without_extras() -> None:
-    done = run_blocked("import harness, exporters, engines, noise, benchmarks, harness.cli")
+    done = run_blocked("import harness, exporters, engines, noise, benchmarks, harness.cli, exporters.int4_options")
     assert done.returncode == 0, done.stderr
 
 

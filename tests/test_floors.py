@@ -23,15 +23,17 @@ FLOORS = set(MAY_IMPORT) | {"tests"}
 # Packages beyond the base, and the only modules that may import them.
 HEAVY = {
     "onnxruntime": {
+        "engines/nbits_probe.py",
         "engines/ort.py",
         "engines/ort_certificate.py",
         "exporters/calibration.py",
         "exporters/folding.py",
+        "exporters/moments.py",
         "exporters/qdq.py",
         "exporters/targets.py",
         "harness/demo/train.py",
     },
-    "torch": {"harness/demo/train.py"},
+    "torch": {"benchmarks/vit.py", "harness/demo/train.py"},
     "torchvision": set(),
     "tensorrt": set(),
     "pycuda": set(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +14,19 @@ from rich.console import Console
 from engines import ENGINES
 from engines.artifact import Artifact
 from engines.base import EngineUnavailable
+from engines.onnx_file import artifact_from_onnx
 from exporters import METHODS, TARGETS
-from harness.calibrate import CLEAN, calibration_findings, calibration_from_job
+from exporters.int4_options import METHODS as INT4_METHODS
+from exporters.int4_options import Int4Options, check_target
+from harness.calibrate import CLEAN, calibration_findings, calibration_from_job, pictures_of
 from harness.commands.files import job_for_file, scored_samples
 from harness.commands.options import add_model, add_quantisation, names, recipe_from_options
 from harness.conditions import conditions_from_recipe
 from harness.errors import HarnessError
 from harness.inspection import inspection_report
 from harness.progress import Progress
-from harness.recipe import quantisation_from_recipe
-from harness.registry import engine_opener, qdq_writer, quantisation_target
+from harness.recipe import Recipe, quantisation_from_recipe
+from harness.registry import engine_opener, int4_writer, qdq_writer, quantisation_target
 from harness.sensitivity import Study, sensitivity
 from harness.sensitivity_report import sensitivity_report
 
@@ -40,6 +45,14 @@ def add(commands: Commands) -> None:
     quantize.add_argument("--method", metavar="NAME", help=f"of calibration: one of {', '.join(METHODS)}")
     quantize.add_argument("--calibration-pictures", type=int, metavar="N", help="at most; default 100")
     add_quantisation(quantize)
+    small = quantize.add_argument_group("INT4", "4-bit weights in blocks for matrix products; activations in float")
+    small.add_argument("--to", choices=("int8", "int4"), default="int8", help="default: %(default)s")
+    small.add_argument("--block", type=int, metavar="N", help="32, 64 or 128 weights share a scale")
+    small.add_argument("--asymmetric", action="store_true", help="blocks have zero points")
+    small.add_argument("--rounding", metavar="HOW", help=f"one of {', '.join(INT4_METHODS)}")
+    small.add_argument("--accuracy-level", type=int, default=0, metavar="N", help="0, or 4: INT8 activations inside")
+    small.add_argument("--rest", default="float", metavar="WHAT", help="other layers: float (default) or int8")
+    small.add_argument("--pointwise", action="store_true", help="1 x 1 convolutions too; slower and less accurate")
     quantize.add_argument("-o", "--output", metavar="FILE", help="the new model; with --sensitivity a list as JSON")
     study = quantize.add_argument_group("sensitivity", "what quantising each layer alone costs; writes no model")
     study.add_argument("--sensitivity", action="store_true", help="rank the layers by the accuracy that they cost")
@@ -53,6 +66,8 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
     recipe = recipe_from_options(options, scores=options.sensitivity)
     if not options.output and not options.sensitivity:
         raise HarnessError("say where the new model goes: -o FILE.onnx")
+    if options.to == "int4":
+        return _quantize_int4(recipe, options, console)
     target = quantisation_target(options.goal)
     job = job_for_file(recipe, console)
     samples = scored_samples(recipe, job) if options.sensitivity else None
@@ -66,6 +81,39 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
     for finding in calibration_findings(calibration.summary()):
         console.print(f"{finding.severity}: {finding.message}", style="yellow", markup=False)
     console.print(f"{made.path.resolve()} for {options.goal}, ranges by {calibration.source.method}", markup=False)
+    _show_proof(made, options.goal, console)
+    return 0
+
+
+def _quantize_int4(recipe: Recipe, options: argparse.Namespace, console: Console) -> int:
+    given = bool(recipe.calibrate)
+    wish = Int4Options(
+        block=options.block or (64 if options.goal == "tensorrt" else 32),
+        symmetric=not options.asymmetric,
+        method=options.rounding or ("awq-clip" if given else "hqq"),
+        accuracy_level=options.accuracy_level,
+        rest=options.rest,
+        pointwise=options.pointwise,
+    )
+    check_target(options.goal, wish)
+    if (wish.rest == "int8" or INT4_METHODS[wish.method].needs_pictures) and not given:
+        raise HarnessError(f"rounding by {wish.method}, the rest in {wish.rest}, needs pictures: --calibrate DIR")
+    job = job_for_file(recipe, console) if given else None
+    artifact = job.artifact if job else artifact_from_onnx(Path(recipe.model))
+
+    def rest_in_int8(halfway: Artifact, path: Path) -> Artifact:
+        assert job is not None, "checked above"
+        calibration = calibration_from_job(replace(job, artifact=halfway), Progress())
+        how = quantisation_from_recipe(recipe, options.goal)
+        return qdq_writer()(halfway, calibration, how, quantisation_target(options.goal), path)
+
+    pictures = pictures_of(job) if job and INT4_METHODS[wish.method].needs_pictures else None
+    rest = rest_in_int8 if wish.rest == "int8" else None
+    made = int4_writer()(artifact, options.goal, wish, Path(options.output), pictures, rest)
+    layers = made.made_by["int4_layers"]
+    console.print(f"{made.path.resolve()} for {options.goal}: {len(layers)} layers with 4-bit weights", markup=False)
+    for reason, count in Counter(each["reason"] for each in made.made_by["other_layers"]).items():
+        console.print(f"not in 4 bits: {count} layers: {reason}", markup=False)
     _show_proof(made, options.goal, console)
     return 0
 

@@ -193,7 +193,7 @@ def augment(pictures: Tensor, side: int, recipe: Recipe) -> Tensor:
     return normalise(crops).contiguous(memory_format=torch.channels_last)
 
 
-def fit(network: ShapesNet, pictures: Tensor, labels: Tensor, recipe: Recipe) -> None:
+def fit(network: nn.Module, pictures: Tensor, labels: Tensor, recipe: Recipe) -> None:
     """Train with a one-cycle learning rate, on small crops first because they cost less."""
     steps = len(pictures) // recipe.batch_size
     sides = [side for side, epochs in recipe.stages for _ in range(epochs)]

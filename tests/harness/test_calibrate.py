@@ -213,3 +213,52 @@ def test_sensitivity_scores_no_picture_that_was_calibrated_on(
 ) -> None:
     arguments = ["quantize", small.model, "--calibration", str(ranges), "--sensitivity", "--data", small.calibrate]
     assert "calibration pictures would also be scored" in refusal(arguments, capsys)
+
+
+@pytest.mark.parametrize(
+    ("more", "kernels"),
+    [
+        ([], ["MatMulNBits   float x int4"]),
+        (["--asymmetric", "--block", "64", "--rounding", "rtn"], ["MatMulNBits   float x int4"]),
+        (["--calibrate", "{data}", "--rest", "int8"], ["MatMulNBits   float x int4", "QLinearConv   uint8 x int8"]),
+    ],
+)
+def test_int4_weights_are_written_and_certified(
+    small: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], kernels: list[str]
+) -> None:
+    path = tmp_path / "int4.onnx"
+    options = [each.format(data=small.calibrate) for each in more]
+    assert cli.main(["quantize", small.model, "--to", "int4", *options, "-o", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "1 layers with 4-bit weights" in out
+    assert "no runtime has a 4-bit kernel for it" in out
+    for kernel in kernels:
+        assert kernel in out
+    assert artifact_from_onnx(path).quantised
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--rounding", "awq-clip"], "rounding by awq-clip.* needs pictures"),
+        (["--rest", "int8"], "the rest in int8, needs pictures"),
+        (["--for", "tensorrt", "--block", "32"], "TensorRT takes 64 or 128 for INT4; got 32"),
+        (["--for", "tensorrt", "--asymmetric"], "zero points of 0 only"),
+        (["--rounding", "hq"], "did you mean hqq"),
+        (["--for", "simulated"], "expected one of ort-cpu, tensorrt"),
+    ],
+)
+def test_wrong_wishes_for_int4_are_refused(
+    small: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    path = tmp_path / "int4.onnx"
+    assert re.search(message, refusal(["quantize", small.model, "--to", "int4", *more, "-o", str(path)], capsys))
+    assert not path.exists()
+
+
+def test_an_int4_file_is_measured_as_it_is(small: Recipe, tmp_path: Path, run_recipe: RunRecipe) -> None:
+    path = tmp_path / "int4.onnx"
+    assert cli.main(["quantize", small.model, "--to", "int4", "-o", str(path)]) == 0
+    report = run_recipe(replace(small, model=str(path), noise=("clean",), limit=8))
+    assert list(report.contenders) == ["ort-cpu:simulated", "ort-cpu:integer"]
+    assert report.certificates["ort-cpu:integer"]["integer_macs"] == 0
