@@ -20,12 +20,14 @@ class Entry(NamedTuple):
         about: one line for ``qharness doctor``.
         extra: the extra of qharness that installs what the module imports.
         certify: ``module:function``, an `engines.certificate.Certify`: proves which kernels ran.
+        shares: the engine whose quantised file this one runs too; "" has one of its own.
     """
 
     target: str
     about: str
     extra: str
     certify: str
+    shares: str = ""
 
 
 ENGINES = {
@@ -34,5 +36,26 @@ ENGINES = {
         "ONNX Runtime on the CPU; integer kernels of MLAS",
         "cpu",
         "engines.ort_certificate:certify_cpu",
+    ),
+    "ort-haswell": Entry(
+        "engines.emulated:open_haswell",
+        "ONNX Runtime on an emulated Haswell: AVX2 kernels, as on an edge CPU without VNNI; slow",
+        "cpu",
+        "engines.emulated:certify_haswell",
+        shares="ort-cpu",
+    ),
+    "ort-sandybridge": Entry(
+        "engines.emulated:open_sandybridge",
+        "ONNX Runtime on an emulated Sandy Bridge: SSE4 kernels, float with AVX; slow",
+        "cpu",
+        "engines.emulated:certify_sandybridge",
+        shares="ort-cpu",
+    ),
+    "ort-nehalem": Entry(
+        "engines.emulated:open_nehalem",
+        "ONNX Runtime on an emulated Nehalem: SSE4 kernels alone, as on an Atom; slow",
+        "cpu",
+        "engines.emulated:certify_nehalem",
+        shares="ort-cpu",
     ),
 }

@@ -19,7 +19,7 @@ from harness.errors import HarnessError
 from harness.plan import FP32, SIMULATED, Condition, Plan
 from harness.preprocess import compile_tree
 from harness.progress import Progress
-from harness.registry import int8_exporter
+from harness.registry import file_owner, int8_exporter
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,10 @@ def prepare(made: Plan, folder: Path, progress: Progress) -> tuple[Contender, ..
     for engine, version in made.versions:
         artifact = made.artifact
         if version != FP32 and not artifact.quantised:
-            if engine not in quantised:
-                quantised[engine] = _quantised(made, engine, folder, progress)
-            artifact = quantised[engine]
+            owner = file_owner(engine)
+            if owner not in quantised:
+                quantised[owner] = _quantised(made, owner, folder, progress)
+            artifact = quantised[owner]
         contenders.append(Contender(engine, version, artifact, EngineOptions(integer_kernels=version != SIMULATED)))
     return tuple(contenders)
 

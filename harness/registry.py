@@ -148,6 +148,12 @@ class ExportInt8(Protocol):
 INT8_TABLE = Table("INT8 exporter", INT8, "qharness.int8")
 
 
+def file_owner(engine: str) -> str:
+    """The engine whose quantised file an engine runs: its own, unless its row shares another's."""
+    row = ENGINES.get(engine)
+    return (row.shares if row else "") or engine
+
+
 def int8_exporter(engine: str) -> ExportInt8:
     """The function that makes the INT8 file of an engine."""
     return cast(ExportInt8, INT8_TABLE.resolve(engine))

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.checks import certificates, check_contenders, check_presets, facts
+from harness.checks import certificates, check_contenders, check_presets, check_saturation, facts
 from harness.environment import environment
 from harness.errors import HarnessError
 from harness.plan import Finding, Plan, plan
@@ -147,6 +147,8 @@ def _prepared(
         proofs = {name: proof.describe() for name, proof in certificates(made, contenders).items()}
         advance()
         findings = [*known, *made.findings, *_calibration_findings(made, contenders)]
+        kernel_classes = {name: each["facts"].get("kernel_class", "") for name, each in described.items()}
+        findings += check_saturation(contenders, kernel_classes)
         findings += check_contenders(made, contenders)
         advance()
         findings += check_presets(made, contenders)
