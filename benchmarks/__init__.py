@@ -11,4 +11,5 @@ BENCHMARKS = {
     "throughput": "benchmarks.throughput",
     "memory": "benchmarks.memory",
     "noise": "benchmarks.noise",
+    "kernels": "benchmarks.kernels",
 }

@@ -17,7 +17,7 @@ import tempfile
 import weakref
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
@@ -66,6 +66,13 @@ def find_emulator() -> str:
 # At the top, as a package would be imported: a module that cannot work here cannot be imported, and the registry says
 # why before anything was calibrated.
 EMULATOR = find_emulator()
+
+
+@cache
+def emulator_version() -> str:
+    """QEMU's name for itself: "qemu-x86_64 version 7.2.22 (...)"."""
+    told = subprocess.run([EMULATOR, "--version"], capture_output=True, text=True, check=False).stdout
+    return told.splitlines()[0] if told else "an emulator without a version"
 
 
 class Child:
@@ -133,7 +140,7 @@ class EmulatedEngine:
     def facts(self) -> dict[str, Any]:
         """See `engines.base.Engine.facts`."""
         facts, _ = self._open().ask({"do": "facts"}, {})
-        return {**facts, "emulator": f"qemu-user -cpu {self._cpu.model}"}
+        return {**facts, "emulator": _emulator_of(self._cpu)}
 
     def close(self) -> None:
         """See `engines.base.Engine.close`."""
@@ -162,7 +169,7 @@ def certify_emulated(name: str, artifact: Artifact, options: EngineOptions, feed
         child.end()
     _check_kernel_class(cpu, found["evidence"])
     layers = (LayerProof(**{**layer, "input_types": tuple(layer["input_types"])}) for layer in found["layers"])
-    evidence = {**found["evidence"], "emulator": f"qemu-user -cpu {cpu.model}"}
+    evidence = {**found["evidence"], "emulator": _emulator_of(cpu)}
     return Certificate(tuple(layers), found["other_kernels"], evidence)
 
 
@@ -173,6 +180,10 @@ open_nehalem, certify_nehalem = partial(open_emulated, "nehalem"), partial(certi
 
 def _request(what: str, artifact: Artifact, options: EngineOptions) -> dict[str, Any]:
     return {"do": what, "artifact": artifact_as_json(artifact), "options": asdict(options)}
+
+
+def _emulator_of(cpu: Cpu) -> str:
+    return f"{emulator_version()}, -cpu {cpu.model}"
 
 
 def _check_kernel_class(cpu: Cpu, said: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def test_emulated_engine_reads_back_its_processor_and_answers(
     outputs = call(engine, {"x": pictures(2)}).outputs["y"]
     engine.close()
     assert facts["kernel_class"] == expected
-    assert facts["emulator"].startswith("qemu-user -cpu ")
+    assert re.match(r"qemu-x86_64 version \d.*, -cpu \w+$", facts["emulator"])
     assert facts["device"] != processor_name()
     native = open_cpu(artifact, EngineOptions()).run({"x": pictures(2)})["y"]
     assert outputs == pytest.approx(native, abs=0.05 * float(np.abs(native).max()))
@@ -87,7 +88,7 @@ def test_certificate_is_made_on_what_ran_in_the_child(emulated: ModuleType, arti
     assert found.integer_fraction == 1.0
     assert found.layers == native.layers
     assert found.evidence["kernel_class"] == "AVX2"
-    assert found.evidence["emulator"] == "qemu-user -cpu Haswell"
+    assert found.evidence["emulator"].endswith(", -cpu Haswell")
 
 
 def test_processor_that_reads_back_as_another_is_refused(
