@@ -12,6 +12,7 @@ BENCHMARKS = {
     "memory": "benchmarks.memory",
     "noise": "benchmarks.noise",
     "int4": "benchmarks.int4",
+    "kernels": "benchmarks.kernels",
 }
 
 # Measured only when named: PyTorch is not among what development needs.

@@ -30,6 +30,9 @@ class Entry(NamedTuple):
     quantised_for: str
 
 
+# Processors that `engines.emulated` can stand in for; each is the engine ``ort-NAME``.
+CPU_NAMES = ("haswell", "sandybridge", "nehalem")
+
 ENGINES = {
     "ort-cpu": Entry(
         "engines.ort:open_cpu",
@@ -43,6 +46,27 @@ ENGINES = {
         "OpenVINO on the CPU; integer kernels of oneDNN",
         "openvino",
         "engines.openvino_certificate:certify_cpu",
+        "ort-cpu",
+    ),
+    "ort-haswell": Entry(
+        "engines.emulated:open_haswell",
+        "ONNX Runtime on an emulated Haswell: AVX2 kernels, as on an edge CPU without VNNI; slow",
+        "cpu",
+        "engines.emulated:certify_haswell",
+        "ort-cpu",
+    ),
+    "ort-sandybridge": Entry(
+        "engines.emulated:open_sandybridge",
+        "ONNX Runtime on an emulated Sandy Bridge: SSE4 kernels, float with AVX; slow",
+        "cpu",
+        "engines.emulated:certify_sandybridge",
+        "ort-cpu",
+    ),
+    "ort-nehalem": Entry(
+        "engines.emulated:open_nehalem",
+        "ONNX Runtime on an emulated Nehalem: SSE4 kernels alone, as on an Atom; slow",
+        "cpu",
+        "engines.emulated:certify_nehalem",
         "ort-cpu",
     ),
 }

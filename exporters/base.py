@@ -26,6 +26,7 @@ FORMAT = "qharness calibration 1"
 PER_CHANNEL, PER_TENSOR = "per-channel", "per-tensor"
 SYMMETRIC, ASYMMETRIC = "symmetric", "asymmetric"
 WEIGHTS = (PER_CHANNEL, PER_TENSOR)
+WEIGHT_BITS = (0, 7, 8)
 ACTIVATIONS = ("", SYMMETRIC, ASYMMETRIC)
 
 
@@ -119,6 +120,7 @@ class Quantisation:
         target: row of `exporters.TARGETS`.
         weights: "per-channel" or "per-tensor": how many scales a weight has.
         activations: "symmetric", "asymmetric", or "" for what suits the target.
+        weight_bits: 8, 7 (safe where sums of two products saturate at 16 bits), or 0 for what suits the target.
         keep_float: patterns of node names, as a shell matches file names, that stay in float.
         only: names of nodes, the only ones that become integers; empty for all.
     """
@@ -126,6 +128,7 @@ class Quantisation:
     target: str
     weights: str = PER_CHANNEL
     activations: str = ""
+    weight_bits: int = 0
     keep_float: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
 
@@ -133,6 +136,8 @@ class Quantisation:
         for what, got, known in (("weights", self.weights, WEIGHTS), ("activations", self.activations, ACTIVATIONS)):
             if got not in known:
                 raise ExportError(f"{what}: expected one of {', '.join(filter(None, known))}; got {got!r}")
+        if self.weight_bits not in WEIGHT_BITS:
+            raise ExportError(f"weight_bits: expected 7 or 8, or 0 to have it chosen; got {self.weight_bits}")
 
 
 def made_from(calibration: Calibration, quantisation: Quantisation) -> dict[str, Any]:

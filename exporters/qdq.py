@@ -71,7 +71,7 @@ def onnx_qdq(
             "parent_sha256": artifact.sha256,
             "activation": f"{target.activation}, {SYMMETRIC if symmetric else ASYMMETRIC}",
             "weight": f"{target.weight}, {quantisation.weights}",
-            "reduce_range": target.reduce_range,
+            "weight_bits": 7 if _seven_bits(quantisation, target) else 8,
             "kept_float": kept,
             **made_from(calibration, quantisation),
         },
@@ -132,6 +132,10 @@ def _symmetric(quantisation: Quantisation, target: Target) -> bool:
     return quantisation.activations == SYMMETRIC or (not quantisation.activations and target.symmetric)
 
 
+def _seven_bits(quantisation: Quantisation, target: Target) -> bool:
+    return quantisation.weight_bits == 7 if quantisation.weight_bits else target.reduce_range
+
+
 def _quantised(
     folded: onnx.ModelProto, calibration: Calibration, quantisation: Quantisation, target: Target
 ) -> onnx.ModelProto:
@@ -143,7 +147,7 @@ def _quantised(
         quantiser = QDQQuantizer(
             folded,
             per_channel=quantisation.weights == PER_CHANNEL,
-            reduce_range=target.reduce_range,
+            reduce_range=_seven_bits(quantisation, target),
             weight_qType=target.weight,
             activation_qType=target.activation,
             tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),

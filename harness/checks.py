@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -11,8 +11,11 @@ import numpy.typing as npt
 
 from engines.base import Engine, EngineError, call
 from engines.certificate import Certificate
+from engines.cpu import SATURATING
+from engines.macs import layers_from_onnx
+from engines.saturation import saturating_layers
 from harness.conditions import Finding
-from harness.plan import FP32, SIMULATED, Plan
+from harness.plan import FP32, INTEGER, SIMULATED, Plan
 from harness.prepare import Contender
 from harness.preprocess import compile_tree
 from harness.registry import engine_certifier, engine_opener
@@ -98,6 +101,32 @@ def _check_outputs(contender: Contender, outputs: Batch) -> list[Finding]:
         return []
     hint = f'put "output_kind" into {contender.artifact.path.name}.json'
     return [Finding("outputs", "warning", f"{contender.name}: {text}; {hint}")]
+
+
+def check_saturation(contenders: Sequence[Contender], kernel_classes: Mapping[str, str]) -> list[Finding]:
+    """Integer kernels that saturate, under a file with weights that are large enough for it.
+
+    Args:
+        kernel_classes: contender -> the kernel class that its live engine read back, if it has one.
+    """
+    findings = []
+    for contender in contenders:
+        kernel = kernel_classes.get(contender.name)
+        if contender.version != INTEGER or kernel not in SATURATING:
+            continue
+        path = contender.artifact.path
+        layers = saturating_layers(path)
+        if not layers:
+            continue
+        share = sum(layer.macs for layer in layers) / sum(layer.macs for layer in layers_from_onnx(path))
+        text = (
+            f"{contender.name} runs on kernels of class {kernel}, where two 8-bit products saturate at 16 bits; "
+            f"{len(layers)} layers of {path.name} ({100 * share:.0f} % of the multiply-accumulates) have weights large "
+            f"enough for that, so its answers are not those of a processor with VNNI. Quantise for this "
+            f"processor with --weight-bits 7"
+        )
+        findings.append(Finding("saturation", "warning", text))
+    return findings
 
 
 def check_presets(made: Plan, contenders: Sequence[Contender]) -> list[Finding]:

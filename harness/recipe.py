@@ -65,6 +65,7 @@ class Recipe:
         engine_optimisation: how far a runtime rewrites the graph, one of `engines.base.OPTIMISATIONS`.
         engine_arena: whether a runtime keeps freed memory for its next call.
         weights: "per-channel" or "per-tensor": how many scales a quantised weight has.
+        weight_bits: 8, 7, or 0 for 7 where this processor's sums of two products saturate.
         activations: "symmetric", "asymmetric", or "" for what suits each engine.
         keep_float: patterns of names of nodes that stay in float, as a shell matches file names.
         limit: score at most this many pictures, drawn with the seed; 0 scores all.
@@ -90,6 +91,7 @@ class Recipe:
     engine_arena: bool = True
     weights: str = PER_CHANNEL
     activations: str = ""
+    weight_bits: int = 0
     keep_float: tuple[str, ...] = ()
     limit: int = 0
     seed: int = 0
@@ -168,7 +170,7 @@ def quantisation_from_recipe(recipe: Recipe, target: str) -> Quantisation:
     Raises:
         ExportError: a wish that no target has.
     """
-    return Quantisation(target, recipe.weights, recipe.activations, recipe.keep_float)
+    return Quantisation(target, recipe.weights, recipe.activations, recipe.weight_bits, recipe.keep_float)
 
 
 def options_from_recipe(recipe: Recipe, *, integer_kernels: bool = True) -> EngineOptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from noise.base import MissingData
 from noise.corruptions import overlays
 
-REQUIREMENTS = ("data", "chromium", "gpu", "magick")
+REQUIREMENTS = ("data", "chromium", "gpu", "magick", "qemu")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,3 +73,12 @@ def chromium(request: pytest.FixtureRequest) -> str:
     if found is None:
         missing(request, "chromium", "no Chromium is installed: apt-get install chromium")
     return str(found)
+
+
+@pytest.fixture(scope="session")
+def qemu(request: pytest.FixtureRequest) -> None:
+    """QEMU's user-mode emulation of x86-64 processors, on such a processor."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        missing(request, "qemu", f"emulated processors run this machine's own Python, for {platform.machine()}")
+    if not (shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")):
+        missing(request, "qemu", "QEMU's user-mode emulation is not installed: apt-get install qemu-user")

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from harness.errors import HarnessError
+from engines import CPU_NAMES
+from harness.errors import HarnessError, unknown
+from harness.plan import INTEGER
 from harness.recipe import FORMS, Recipe, read_recipe, resolved
 from harness.run import Speed
 from noise.presets import preset_names
@@ -48,6 +50,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--imagenet-c", metavar="DIR", help="read corrupted pictures from DIR/NAME/SEVERITY/CLASS/FILE")
     parser.add_argument("--frost-overlays", metavar="DIR", help="ImageNet-C's photographs of frost")
     parser.add_argument("--engines", type=names, metavar="NAMES", help="ENGINE or ENGINE:VERSION, with commas")
+    parser.add_argument("--cpu", metavar="NAME", help=f"answer for another processor too: {', '.join(CPU_NAMES)}")
     parser.add_argument("--limit", type=int, metavar="N", help="score at most N pictures")
     add_quantisation(parser)
 
@@ -56,6 +59,7 @@ def add_quantisation(parser: argparse.ArgumentParser) -> None:
     """How a model becomes integers."""
     parser.add_argument("--weights", metavar="HOW", help="per-channel (default) or per-tensor scales")
     parser.add_argument("--activations", metavar="HOW", help="symmetric or asymmetric; default: what suits the target")
+    parser.add_argument("--weight-bits", type=int, metavar="N", help="7 where products saturate, else 8 (the default)")
     parser.add_argument("--keep-float", type=names, metavar="PATTERNS", help="nodes that stay in float: 'fc*,conv1'")
 
 
@@ -74,6 +78,11 @@ def recipe_from_options(options: argparse.Namespace, *, scores: bool = True) -> 
     known = {*Recipe.__dataclass_fields__} - {"model"}
     given = {_KEYS.get(name, name): value for name, value in vars(options).items() if value is not None}
     changes = {key: value for key, value in given.items() if key in known}
+    cpu = given.get("cpu")
+    if cpu is not None and cpu not in CPU_NAMES:
+        raise unknown("emulated processor", cpu, CPU_NAMES)
+    if cpu is not None:
+        changes["engines"] = (*changes.get("engines", Recipe.engines), f"ort-{cpu}:{INTEGER}")
     target = Path(options.target)
     if target.suffix == ".toml":
         if not target.is_file():

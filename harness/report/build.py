@@ -25,6 +25,8 @@ STEPS = (
     ("kernel", SIMULATED, INTEGER),
     ("total", FP32, INTEGER),
 )
+# What separates the integer versions of the first engine and of another one.
+ENGINE_STEP = "engine"
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,15 @@ class Loss:
     """What going from one contender to another changed, on the same pictures.
 
     Args:
-        step: "quantisation", "kernel" or "total".
+        step: "quantisation", "kernel" or "total" between versions on one engine; "engine" between the integer versions
+            of the first engine and of another one.
         before: contender.
         after: contender.
         difference: accuracy after minus accuracy before.
         better: pictures that only ``after`` got right; for one condition, else ``None``.
         worse: pictures that only ``before`` got right.
         changed: share of pictures whose prediction changed.
-        distance: mean `harness.record.logit_distance` of the answers after from those before.
+        distance: mean `harness.record.logit_distance` of the answers after from those before; not measured between engines.
         p_value: of McNemar's exact test, mid-p.
     """
 
@@ -324,13 +327,17 @@ def _corruption_errors(
 
 
 def _losses(cells: Mapping[str, list[Cell]], means: Mapping[str, Values] | None = None) -> list[Loss]:
-    """The losses between the versions of each engine that are present in ``cells``."""
+    """The losses between the versions of each engine that are present in ``cells``, and between the engines."""
     losses = []
+    first_integer = next((name for name in cells if name.rpartition(":")[2] == INTEGER), None)
     for engine in dict.fromkeys(name.rpartition(":")[0] for name in cells):
         for step, first, second in STEPS:
             before, after = f"{engine}:{first}", f"{engine}:{second}"
             if before in cells and after in cells:
                 losses.append(_loss(step, before, after, cells, means))
+        mine = f"{engine}:{INTEGER}"
+        if first_integer is not None and mine in cells and mine != first_integer:
+            losses.append(_loss(ENGINE_STEP, first_integer, mine, cells, means))
     return losses
 
 
@@ -340,7 +347,7 @@ def _loss(
     first, second = cells[before], cells[after]
     failed = _any_failed([*first, *second])
     changed = np.mean([old.prediction != new.prediction for old, new in zip(first, second, strict=True)], axis=0)
-    distance = _distance([cell.distances[before.rpartition(":")[2]] for cell in second])
+    distance = _distance([] if step == ENGINE_STEP else [cell.distances[before.rpartition(":")[2]] for cell in second])
     if means is not None:
         difference = paired_difference(means[before], means[after], failed)
         return Loss(step, before, after, difference, None, None, proportion(changed, failed), distance, None)
@@ -361,6 +368,8 @@ def _loss(
 
 def _distance(cells: Sequence[Values]) -> Estimate:
     """The mean over pictures of each picture's mean over cells; a picture that lacks one answer has failed."""
+    if not cells:
+        return average(np.array([]), 0, "relative distance")
     means = np.mean(cells, axis=0)
     known = np.isfinite(means)
     return average(means[known], int((~known).sum()), "relative distance")

@@ -14,6 +14,7 @@ STEP_TITLES = {
     "quantisation": "quantisation (fp32 → simulated)",
     "kernel": "kernel (simulated → integer)",
     "total": "total (fp32 → integer)",
+    "engine": "engine (integer on the first engine → here)",
 }
 MOVEMENT = (
     "Predictions that changed, right or wrong, and how far logits moved: |after - before| / |before|, each without its "

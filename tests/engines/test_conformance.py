@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,28 +18,56 @@ from tests.engines.tiny import CLASSES, Shape, pictures, reference, tiny_artifac
 
 BATCH = pictures(3, seed=1)
 OTHER = pictures(3, seed=2)
-OPTIONS = [EngineOptions(), EngineOptions(integer_kernels=False), EngineOptions(threads=2)]
+OPTIONS = {
+    "integer": EngineOptions(),
+    "simulated": EngineOptions(integer_kernels=False),
+    "two-threads": EngineOptions(threads=2),
+}
+
+# Emulation takes seconds to start. The options are ONNX Runtime's and tried on ort-cpu; the other two processors
+# share the code of ort-haswell, and test_emulated.py opens them.
+ALIKE = {"ort-sandybridge", "ort-nehalem"}
+NAMES = [name for name in ENGINES if name not in ALIKE]
+CASES = [
+    pytest.param(name, options, id=f"{name}-{what}")
+    for name in NAMES
+    for what, options in OPTIONS.items()
+    if name != "ort-haswell" or what == "integer"
+]
 
 
-@pytest.fixture(params=ENGINES)
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> OpenEngine:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "options" in metafunc.fixturenames:
+        metafunc.parametrize(("engine", "options"), CASES)
+    elif "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", NAMES)
+
+
+@pytest.fixture(scope="session")
+def openers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], OpenEngine]:
+    """Engine -> the function that opens it, tried once."""
+
+    @cache
+    def tried(engine: str) -> OpenEngine:
+        found = engine_opener(engine)
+        found(tiny_artifact(tmp_path_factory.mktemp("tried")), EngineOptions()).close()
+        return found
+
+    return tried
+
+
+@pytest.fixture
+def opener(engine: str, openers: Callable[[str], OpenEngine]) -> OpenEngine:
     """The function that opens the engine, or a skip with the reason why it cannot exist here."""
     try:
-        found = engine_opener(request.param)
-        found(tiny_artifact(tmp_path), EngineOptions()).close()
+        return openers(engine)
     except EngineUnavailable as error:
         pytest.skip(str(error))
-    return found
 
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Artifact:
     return tiny_artifact(tmp_path)
-
-
-@pytest.fixture(params=OPTIONS, ids=["integer", "simulated", "two-threads"])
-def options(request: pytest.FixtureRequest) -> EngineOptions:
-    return request.param  # type: ignore[no-any-return]
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engines.cpu import WITHOUT_SATURATION, kernel_class, processor_name, saturates
+from engines import cpuid
+from engines.cpu import CPUINFO, WITHOUT_SATURATION, kernel_class, processor_name, saturates
 
 X86 = """processor\t: 0
 model\t\t: 17
@@ -83,3 +84,48 @@ def test_products_saturate_without_dot_product_instructions(kernel: str) -> None
 @pytest.mark.parametrize("kernel", WITHOUT_SATURATION)
 def test_products_do_not_saturate_with_dot_product_instructions(kernel: str) -> None:
     assert not saturates(kernel)
+
+
+def test_processor_that_can_be_asked_agrees_with_the_operating_system() -> None:
+    if cpuid.flags() is None:
+        pytest.skip("this processor cannot be asked")
+    assert kernel_class() == kernel_class(CPUINFO)
+
+
+def test_flags_that_the_processor_tells_are_among_those_of_the_operating_system() -> None:
+    told = cpuid.flags()
+    if told is None:
+        pytest.skip("this processor cannot be asked")
+    listed = next(line for line in CPUINFO.read_text().splitlines() if line.startswith("flags")).split()
+    assert told <= set(listed)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "saved", "expected"),
+    [
+        ({(1, 0): (0, 0, 1 << 19 | 1 << 28, 0), (7, 0): (1, 1 << 5, 1 << 11, 1 << 25)}, 0x6, {"sse4_1", "avx", "avx2"}),
+        ({(7, 0): (1, 1 << 30, 1 << 11, 0), (7, 1): (1 << 4, 0, 0, 0)}, 0xE6, {"avx512bw", "avx512_vnni", "avx_vnni"}),
+        ({(7, 0): (0, 0, 0, 1 << 25), (7, 1): (1 << 4, 0, 0, 0)}, 0x600E7, {"amx_int8"}),
+        ({(7, 0): (0, 1 << 5, 0, 0)}, 0x0, set()),
+    ],
+)
+def test_instructions_count_where_the_system_saves_their_registers(
+    leaves: dict[tuple[int, int], cpuid.Registers], saved: int, expected: set[str]
+) -> None:
+    def ask(leaf: int, subleaf: int) -> cpuid.Registers:
+        return (7, 0, 0, 0) if leaf == 0 else leaves.get((leaf, subleaf), (0, 0, 0, 0))
+
+    assert set(cpuid._read(ask, saved)) == expected
+
+
+def test_processor_that_cannot_be_asked_is_read_from_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **named: object) -> None:
+        raise PermissionError("no memory that can be written and run")
+
+    monkeypatch.setattr(cpuid.mmap, "mmap", refuse)
+    cpuid.flags.cache_clear()
+    try:
+        assert cpuid.flags() is None
+        assert kernel_class() == kernel_class(CPUINFO)
+    finally:
+        cpuid.flags.cache_clear()

@@ -187,8 +187,19 @@ def test_weights_lose_a_bit_where_products_saturate(
         made = written(artifact, calibration, "ort-cpu")
         weights = [value for value in constants_of(made).values() if value.dtype == np.int8]
         highest[kernel] = max(int(np.abs(weight.astype(int)).max()) for weight in weights)
-        assert made.made_by["reduce_range"] == (kernel == "AVX2")
+        assert made.made_by["weight_bits"] == (7 if kernel == "AVX2" else 8)
     assert highest["AVX2"] <= 64 < highest["AVX512-VNNI"] <= 127
+
+
+@pytest.mark.parametrize(("bits", "highest"), [(7, 64), (8, 127)])
+def test_the_bits_of_weights_can_be_chosen(
+    artifact: Artifact, calibration: Calibration, bits: int, highest: int
+) -> None:
+    made = written(artifact, calibration, "ort-cpu", Quantisation("ort-cpu", weight_bits=bits))
+    weights = [value for value in constants_of(made).values() if value.dtype == np.int8]
+    assert max(int(np.abs(weight.astype(int)).max()) for weight in weights) == highest
+    with pytest.raises(ExportError, match="expected 7 or 8, or 0 to have it chosen; got 6"):
+        Quantisation("ort-cpu", weight_bits=6)
 
 
 def test_target_takes_this_processor_into_account() -> None:
