@@ -42,7 +42,7 @@ class Loss:
         better: pictures that only ``after`` got right; for one condition, else ``None``.
         worse: pictures that only ``before`` got right.
         changed: share of pictures whose prediction changed.
-        distance: mean `harness.record.logit_distance` of the answers after from those before; not measured between engines.
+        distance: mean `harness.record.logit_distance` of the answers after from those before; none between engines.
         p_value: of McNemar's exact test, mid-p.
     """
 

@@ -8,7 +8,7 @@ from itertools import chain
 from harness.estimate import Estimate
 from harness.mce import missing_corruptions
 from harness.plan import FP32, INTEGER, SIMULATED
-from harness.report.build import Loss, Report, Row
+from harness.report.build import ENGINE_STEP, Loss, Report, Row
 
 STEP_TITLES = {
     "quantisation": "quantisation (fp32 → simulated)",
@@ -75,6 +75,13 @@ def headline(report: Report) -> list[str]:
             lines.append(f"Going from fp32 to integers on {engine} changes clean accuracy by {_sentence(clean)}.")
         if noisy is not None:
             lines.append(f"Averaged over the noises it changes accuracy by {_sentence(noisy)}.")
+        elsewhere = report.overall or report.clean
+        other = elsewhere.loss(ENGINE_STEP, engine) if elsewhere else None
+        if other is not None:
+            lines.append(
+                f"Running on {engine} instead of {other.before.rpartition(':')[0]} changes {percent(other.changed)} of the "
+                f"integer predictions and accuracy by {_sentence(other)}."
+            )
     for name, certificate in report.certificates.items():
         fraction = certificate["integer_fraction"]
         share = "no multiply-accumulates" if fraction is None else f"{100 * fraction:.1f} % of multiply-accumulates"
