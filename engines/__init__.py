@@ -41,6 +41,13 @@ ENGINES = {
         "engines.ort_certificate:certify_cpu",
         "ort-cpu",
     ),
+    "ort-cuda": Entry(
+        "engines.ort_cuda:open_cuda",
+        "ONNX Runtime on an NVIDIA GPU; convolutions in float",
+        "gpu",
+        "engines.ort_cuda:certify_cuda",
+        "ort-cuda",
+    ),
     "openvino": Entry(
         "engines.openvino:open_cpu",
         "OpenVINO on the CPU; integer kernels of oneDNN",

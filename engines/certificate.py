@@ -6,12 +6,17 @@ call. Work that could not be matched to a kernel counts as not integer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from engines.artifact import Artifact
 from engines.base import Array, EngineOptions
+from engines.macs import Layer
+
+INTEGER_TYPES = ("int8", "uint8", "int4", "uint4")
+
+K = TypeVar("K")  # what an engine knows of a kernel that ran
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,53 @@ class Certificate:
             "other_kernels": dict(self.other_kernels),
             "evidence": dict(self.evidence),
         }
+
+
+def layer_proof(layer: Layer, kernel: str | None, types: Sequence[str], reason: str) -> LayerProof:
+    """The proof of a layer from what ran.
+
+    Args:
+        kernel: the kernel that ran, or ``None``.
+        types: element types of activation and weight as it was fed; empty without a kernel.
+        reason: why it is not integer, where it is not.
+    """
+    integer = bool(types) and all(each in INTEGER_TYPES for each in types)
+    return LayerProof(
+        layer=layer.name,
+        operator=layer.operator,
+        macs=layer.macs,
+        kernel=kernel,
+        input_types=tuple(types),
+        integer=integer,
+        reason=None if integer else reason,
+    )
+
+
+def kernels_by_layer(
+    layers: Sequence[Layer], kernels: Sequence[K], same: Sequence[Callable[[K, Layer], bool]]
+) -> dict[str, K]:
+    """Which kernel ran each layer.
+
+    Runtimes rename layers when they fuse them, so each test of ``same`` is tried on all layers before the next: the
+    first free kernel that passes is taken. What is left is matched by order, if every pair passes the last test.
+
+    Args:
+        layers: of the file, in its order.
+        kernels: that ran, in their order.
+        same: from the surest sign that a kernel ran a layer to the least that must hold.
+    """
+    free = list(kernels)
+    matched: dict[str, K] = {}
+    for test in same[:-1]:
+        for layer in layers:
+            found = next((each for each in free if layer.name not in matched and test(each, layer)), None)
+            if found is not None:
+                matched[layer.name] = found
+                free.remove(found)
+    rest = [layer for layer in layers if layer.name not in matched]
+    if len(rest) == len(free) and all(map(same[-1], free, rest)):
+        matched.update({layer.name: kernel for layer, kernel in zip(rest, free, strict=True)})
+    return matched
 
 
 class Certify(Protocol):

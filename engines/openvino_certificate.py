@@ -10,7 +10,7 @@ import openvino as ov
 
 from engines.artifact import Artifact
 from engines.base import Array, EngineError, EngineOptions
-from engines.certificate import Certificate, LayerProof
+from engines.certificate import Certificate, LayerProof, kernels_by_layer, layer_proof
 from engines.cpu import kernel_class
 from engines.macs import Layer, layers_from_onnx
 from engines.openvino import DEVICE, compiled
@@ -22,8 +22,16 @@ LAYER_TYPES = {
     "FullyConnected": ("Gemm", "MatMul", "MatMulNBits"),
     "MatMul": ("Gemm", "MatMul"),
 }
-INTEGER_TYPES = {"u8": "uint8", "i8": "int8", "u4": "uint4", "i4": "int4"}
-TYPES = {**INTEGER_TYPES, "f32": "float", "f16": "float16", "bf16": "bfloat16"}
+# OpenVINO's element types -> those of certificates.
+TYPES = {
+    "u8": "uint8",
+    "i8": "int8",
+    "u4": "uint4",
+    "i4": "int4",
+    "f32": "float",
+    "f16": "float16",
+    "bf16": "bfloat16",
+}
 
 
 class Kernel:
@@ -95,19 +103,14 @@ def _proofs(layers: Sequence[Layer], kernels: Sequence[Kernel], options: EngineO
 
     A layer loses its name where constants are folded into its weights.
     """
-    matched: dict[str, Kernel] = {}
-    free = list(kernels)
-    for same in (_same_name, _same_work):
-        for layer in layers:
-            found = next((each for each in free if layer.name not in matched and same(each, layer)), None)
-            if found is not None:
-                matched[layer.name] = found
-                free.remove(found)
-    rest = [layer for layer in layers if layer.name not in matched]
-    if len(rest) == len(free) and all(map(_fits, free, rest)):
-        matched.update({layer.name: kernel for layer, kernel in zip(rest, free, strict=True)})
+    matched = kernels_by_layer(layers, kernels, (_same_name, _same_work, _fits))
     for layer in layers:
         yield _proof(layer, matched.get(layer.name), options)
+
+
+def _proof(layer: Layer, kernel: Kernel | None, options: EngineOptions) -> LayerProof:
+    reason = _reason(layer, kernel, options)
+    return layer_proof(layer, kernel.primitive if kernel else None, kernel.types if kernel else (), reason)
 
 
 def _same_name(kernel: Kernel, layer: Layer) -> bool:
@@ -120,20 +123,6 @@ def _same_work(kernel: Kernel, layer: Layer) -> bool:
 
 def _fits(kernel: Kernel, layer: Layer) -> bool:
     return layer.operator in LAYER_TYPES[kernel.layer_type]
-
-
-def _proof(layer: Layer, kernel: Kernel | None, options: EngineOptions) -> LayerProof:
-    types = kernel.types if kernel else ()
-    integer = bool(types) and all(each in INTEGER_TYPES.values() for each in types)
-    return LayerProof(
-        layer=layer.name,
-        operator=layer.operator,
-        macs=layer.macs,
-        kernel=kernel.primitive if kernel else None,
-        input_types=types,
-        integer=integer,
-        reason=None if integer else _reason(layer, kernel, options),
-    )
 
 
 def _reason(layer: Layer, kernel: Kernel | None, options: EngineOptions) -> str:

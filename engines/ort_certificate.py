@@ -11,7 +11,7 @@ import math
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import onnxruntime as ort
 
 from engines.artifact import Artifact
 from engines.base import Array, EngineError, EngineOptions
-from engines.certificate import Certificate, LayerProof
+from engines.certificate import Certificate, LayerProof, kernels_by_layer, layer_proof
 from engines.cpu import kernel_class
 from engines.macs import Layer, layers_from_onnx, macs_of
 from engines.nbits_probe import UNKNOWN, Product, activation_type, product_of
@@ -46,7 +46,7 @@ KERNELS = {
     "MatMulIntegerToFloat": ("MatMul", 0, 1),
     "MatMulNBits": ("MatMulNBits", 0, 1),
 }
-INTEGER_TYPES = ("int8", "uint8", "int4", "uint4")
+OpenSession = Callable[[bytes, ort.SessionOptions], ort.InferenceSession]
 
 # One product may be a kernel of another name: a MatMul with its sum becomes a Gemm, or, behind a DequantizeLinear of
 # 4-bit blocks, a MatMulNBits.
@@ -70,11 +70,26 @@ def certify_cpu(artifact: Artifact, options: EngineOptions, feeds: Mapping[str, 
     Raises:
         EngineError: a node ran on another provider than the CPU's.
     """
+    return certificate_on(CPU, _cpu_session, artifact, options, feeds)
+
+
+def certificate_on(
+    provider: str, open_session: OpenSession, artifact: Artifact, options: EngineOptions, feeds: Mapping[str, Array]
+) -> Certificate:
+    """The certificate of a session on any provider.
+
+    Args:
+        provider: ONNX Runtime's name for it.
+        open_session: opens a model's bytes there.
+
+    Raises:
+        EngineError: a node ran on another provider.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        optimised, events = _profile(artifact, options, feeds, Path(folder))
-    foreign = {event["args"]["provider"] for event in events} - {CPU}
+        optimised, events = _profile(artifact, options, feeds, Path(folder), open_session)
+    foreign = {event["args"]["provider"] for event in events} - {provider}
     if foreign:
-        raise EngineError(f"asked for {CPU}, but nodes ran on {sorted(foreign)}")
+        raise EngineError(f"asked for {provider}, but nodes ran on {sorted(foreign)}")
     kernels = list(_kernels(optimised, events, options))
     layers = layers_from_onnx(artifact.path)
     return Certificate(
@@ -82,7 +97,7 @@ def certify_cpu(artifact: Artifact, options: EngineOptions, feeds: Mapping[str, 
         other_kernels=_others(events),
         evidence={
             "runtime": f"onnxruntime {ort.__version__}",
-            "provider": CPU,
+            "provider": provider,
             "kernel_class": kernel_class(),
             "integer_kernels_requested": options.integer_kernels,
             "artifact_sha256": artifact.sha256,
@@ -91,8 +106,16 @@ def certify_cpu(artifact: Artifact, options: EngineOptions, feeds: Mapping[str, 
     )
 
 
+def _cpu_session(model: bytes, settings: ort.SessionOptions) -> ort.InferenceSession:
+    return ort.InferenceSession(model, settings, providers=[CPU])
+
+
 def _profile(
-    artifact: Artifact, options: EngineOptions, feeds: Mapping[str, Array], folder: Path
+    artifact: Artifact,
+    options: EngineOptions,
+    feeds: Mapping[str, Array],
+    folder: Path,
+    open_session: OpenSession = _cpu_session,
 ) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
     settings = session_options(options)
     settings.enable_profiling = True
@@ -102,7 +125,7 @@ def _profile(
     for node in model.graph.node:
         node.name = node.name or node.output[0]  # without a name a kernel could not be traced to its layer
     try:
-        session = ort.InferenceSession(model.SerializeToString(), settings, providers=[CPU])
+        session = open_session(model.SerializeToString(), settings)
         session.run(None, dict(feeds))
     except OrtFailure as error:
         raise EngineError(f"ONNX Runtime {ort.__version__} cannot run {artifact.path}: {error}") from error
@@ -152,45 +175,28 @@ def _proofs(layers: Sequence[Layer], kernels: Sequence[Kernel], options: EngineO
     """Match each layer of the file with the kernel that ran it: by name, else the next of the same work.
 
     Fusion renames nodes ("conv1" becomes "conv1_token_7", or is called after the ReLU that it swallowed), but
-    it keeps the operator and the number of multiply-accumulates.
+    it keeps the operator and the number of multiply-accumulates; blocked float layouts keep the operator alone.
     """
-    free = list(kernels)
-    matched: dict[str, Kernel] = {}
-    for same in (_same_name, _same_work):
-        for layer in layers:
-            kernel = next((k for k in free if layer.name not in matched and same(k, layer)), None)
-            if kernel is not None:
-                matched[layer.name] = kernel
-                free.remove(kernel)
-    # Blocked float layouts pad channels and so change the work; order and operator still tell them apart.
-    rest = [layer for layer in layers if layer.name not in matched]
-    if [layer.operator for layer in rest] == [kernel.operator for kernel in free]:
-        matched.update({layer.name: kernel for layer, kernel in zip(rest, free, strict=True)})
+    matched = kernels_by_layer(layers, kernels, (_same_name, _same_work, _same_operator))
     for layer in layers:
         yield _proof(layer, matched.get(layer.name), options)
 
 
-def _same_work(kernel: Kernel, layer: Layer) -> bool:
-    same = kernel.operator == layer.operator or {kernel.operator, layer.operator} <= set(_PRODUCTS)
-    return same and kernel.macs == layer.macs
+def _proof(layer: Layer, kernel: Kernel | None, options: EngineOptions) -> LayerProof:
+    reason = _reason(layer, kernel, options)
+    return layer_proof(layer, kernel.kernel if kernel else None, kernel.types if kernel else (), reason)
 
 
 def _same_name(kernel: Kernel, layer: Layer) -> bool:
     return re.sub(r"_token_\d+$", "", kernel.name) == layer.name and _same_work(kernel, layer)
 
 
-def _proof(layer: Layer, kernel: Kernel | None, options: EngineOptions) -> LayerProof:
-    types = kernel.types if kernel else ()
-    integer = bool(types) and all(each in INTEGER_TYPES for each in types)
-    return LayerProof(
-        layer=layer.name,
-        operator=layer.operator,
-        macs=layer.macs,
-        kernel=kernel.kernel if kernel else None,
-        input_types=types,
-        integer=integer,
-        reason=None if integer else _reason(layer, kernel, options),
-    )
+def _same_work(kernel: Kernel, layer: Layer) -> bool:
+    return kernel.macs == layer.macs and _same_operator(kernel, layer)
+
+
+def _same_operator(kernel: Kernel, layer: Layer) -> bool:
+    return kernel.operator == layer.operator or {kernel.operator, layer.operator} <= set(_PRODUCTS)
 
 
 def _reason(layer: Layer, kernel: Kernel | None, options: EngineOptions) -> str:

@@ -26,6 +26,7 @@ HEAVY = {
         "engines/nbits_probe.py",
         "engines/ort.py",
         "engines/ort_certificate.py",
+        "engines/ort_cuda.py",
         "exporters/calibration.py",
         "exporters/folding.py",
         "exporters/moments.py",

@@ -78,9 +78,10 @@ def headline(report: Report) -> list[str]:
         elsewhere = report.overall or report.clean
         other = elsewhere.loss(ENGINE_STEP, engine) if elsewhere else None
         if other is not None:
+            first = other.before.rpartition(":")[0]
             lines.append(
-                f"Running on {engine} instead of {other.before.rpartition(':')[0]} changes {percent(other.changed)} of the "
-                f"integer predictions and accuracy by {_sentence(other)}."
+                f"Running on {engine} instead of {first} changes {percent(other.changed)} of the integer predictions "
+                f"and accuracy by {_sentence(other)}."
             )
     for name, certificate in report.certificates.items():
         fraction = certificate["integer_fraction"]
