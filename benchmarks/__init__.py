@@ -11,6 +11,8 @@ BENCHMARKS = {
     "throughput": "benchmarks.throughput",
     "memory": "benchmarks.memory",
     "noise": "benchmarks.noise",
+    "engines": "benchmarks.engines",
+    "methods": "benchmarks.methods",
     "int4": "benchmarks.int4",
     "kernels": "benchmarks.kernels",
 }
