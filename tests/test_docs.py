@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engines import ENGINES
 from exporters import METHODS, TARGETS, Entry
 from harness.registry import NOISE_TABLE, noise_settings
 from noise.presets import NORMALISATIONS
@@ -42,6 +43,11 @@ def test_every_command_is_in_the_readme() -> None:
 def test_every_method_and_target_is_in_the_readme(table: dict[str, Entry]) -> None:
     for name in table:
         assert re.search(rf"^\| `{name}(:[\d.]+)?` \|", README, flags=re.MULTILINE), name
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_is_in_the_readme(engine: str) -> None:
+    assert f"| `{engine}` |" in README
 
 
 def test_every_preset_is_in_the_readme() -> None:
