@@ -72,6 +72,12 @@ class Artifact:
     made_by: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def session_config(self) -> Mapping[str, str]:
+        """The entries of ONNX Runtime's session configuration without which it would change what the file says."""
+        config: Mapping[str, str] = self.made_by.get("session_config", {})
+        return config
+
+    @property
     def layout(self) -> str:
         """ "nchw" or "nhwc", from the place of the three channels."""
         return "nchw" if self.input.shape[1] == 3 else "nhwc"

@@ -31,6 +31,7 @@ def artifact_as_json(artifact: Artifact) -> dict[str, Any]:
         "output": _spec_as_json(artifact.output),
         "output_kind": artifact.output_kind,
         "quantised": artifact.quantised,
+        "made_by": {"session_config": dict(artifact.session_config)},
     }
 
 

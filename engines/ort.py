@@ -36,9 +36,15 @@ _LEVELS = {
 }
 
 
-def session_options(options: EngineOptions) -> ort.SessionOptions:
-    """The session options that stand for `EngineOptions`; the certificate opens its session with the same."""
+def session_options(options: EngineOptions, config: Mapping[str, str] | None = None) -> ort.SessionOptions:
+    """The session options that stand for `EngineOptions`; the certificate opens its session with the same.
+
+    Args:
+        config: `engines.artifact.Artifact.session_config`.
+    """
     session = ort.SessionOptions()
+    for entry, value in (config or {}).items():
+        session.add_session_config_entry(entry, value)
     session.intra_op_num_threads = options.threads
     session.inter_op_num_threads = 1
     session.log_severity_level = 3
@@ -77,9 +83,10 @@ class OrtEngine:
         self.inputs: tuple[TensorSpec, ...] = (artifact.input,)
         self.outputs: tuple[TensorSpec, ...] = (artifact.output,)
         self._path = artifact.path
+        self._config = artifact.session_config
         try:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
-                str(artifact.path), session_options(options), providers=[provider]
+                str(artifact.path), session_options(options, artifact.session_config), providers=[provider]
             )
         except OrtFailure as error:
             raise EngineError(f"ONNX Runtime {ort.__version__} cannot open {artifact.path}: {error}") from error
@@ -101,7 +108,9 @@ class OrtEngine:
         """See `engines.base.Engine.facts`."""
         if self._session is None:
             raise EngineError(f"the engine of {self._path} is closed; open it again")
-        return {**live_facts(self._session), "device": processor_name()}
+        live = self._session.get_session_options()
+        config = {entry: live.get_session_config_entry(entry) for entry in self._config}
+        return {**live_facts(self._session), "device": processor_name(), "session_config": config}
 
     def close(self) -> None:
         """See `engines.base.Engine.close`."""

@@ -117,7 +117,7 @@ def _profile(
     folder: Path,
     open_session: OpenSession = _cpu_session,
 ) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
-    settings = session_options(options)
+    settings = session_options(options, artifact.session_config)
     settings.enable_profiling = True
     settings.profile_file_prefix = str(folder / "profile")
     settings.optimized_model_filepath = str(folder / "optimised.onnx")

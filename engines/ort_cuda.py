@@ -51,7 +51,9 @@ class OrtCudaEngine:
         self.inputs: tuple[TensorSpec, ...] = (artifact.input,)
         self.outputs: tuple[TensorSpec, ...] = (artifact.output,)
         self._path = artifact.path
-        self._session: ort.InferenceSession | None = cuda_session(str(artifact.path), session_options(options))
+        self._session: ort.InferenceSession | None = cuda_session(
+            str(artifact.path), session_options(options, artifact.session_config)
+        )
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """See `engines.base.Engine.run`."""

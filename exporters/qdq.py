@@ -32,6 +32,9 @@ from exporters.base import (
 from exporters.folding import folded_model
 from exporters.targets import Target
 
+# From 1.21 on, ONNX Runtime quantises the weights of a layer between Q/DQ pairs by itself, with one scale per tensor.
+KEEP_FLOAT = {"optimization.disable_specified_optimizers": "WeightBiasQuantization"}
+
 
 def onnx_qdq(
     artifact: Artifact, calibration: Calibration, quantisation: Quantisation, target: Target, path: Path
@@ -73,6 +76,7 @@ def onnx_qdq(
             "weight": f"{target.weight}, {quantisation.weights}",
             "weight_bits": 7 if _seven_bits(quantisation, target) else 8,
             "kept_float": kept,
+            **({"session_config": KEEP_FLOAT} if kept else {}),
             **made_from(calibration, quantisation),
         },
     )

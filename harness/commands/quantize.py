@@ -81,6 +81,12 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
     for finding in calibration_findings(calibration.summary()):
         console.print(f"{finding.severity}: {finding.message}", style="yellow", markup=False)
     console.print(f"{made.path.resolve()} for {options.goal}, ranges by {calibration.source.method}", markup=False)
+    for entry, value in made.session_config.items():
+        console.print(
+            f"Deploy it on ONNX Runtime with the session configuration {entry} = {value}: else ONNX Runtime "
+            f"quantises the layers that are kept in float by itself",
+            markup=False,
+        )
     _show_proof(made, options.goal, console)
     return 0
 

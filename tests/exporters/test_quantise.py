@@ -19,6 +19,7 @@ from engines.base import EngineOptions, call
 from engines.cpu import kernel_class, saturates
 from engines.onnx_file import artifact_from_onnx
 from engines.ort import open_cpu
+from engines.ort_certificate import certify_cpu
 from exporters import TARGETS
 from exporters.base import Calibration, ExportError, Quantisation, Source
 from exporters.calibration import calibrate
@@ -321,3 +322,17 @@ def test_weights_beside_the_model_are_quantised_into_one_file(tmp_path: Path) ->
     moved = quantised.path.rename(alone / "q.onnx")
     assert artifact_from_onnx(moved).quantised
     assert open_cpu(artifact_from_onnx(moved), EngineOptions()).run({"x": pictures(1)})["y"].shape == (1, CLASSES)
+
+
+def test_layers_kept_in_float_run_in_float(tmp_path: Path) -> None:
+    """ONNX Runtime from 1.21 on quantises the weights between Q/DQ pairs by itself, unless the session forbids it."""
+    parent = tiny_artifact(tmp_path)
+    calibration = calibrate(parent, one_by_one(CALIBRATION_PICTURES), SOURCE, MinMax)
+    made = written(parent, calibration, "ort-cpu", Quantisation("ort-cpu", keep_float=("conv1",)))
+    (proof,) = [
+        layer for layer in certify_cpu(made, EngineOptions(), {"x": PICTURES}).layers if layer.layer.startswith("conv1")
+    ]
+    assert not proof.integer
+    assert open_cpu(artifact_from_onnx(made.path), EngineOptions()).facts()["session_config"] == made.session_config
+    simulated, integer = scores(made, EngineOptions(integer_kernels=False)), scores(made)
+    assert np.abs(simulated - integer).max() < 0.05 * float(simulated.max() - simulated.min())

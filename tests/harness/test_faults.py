@@ -212,7 +212,7 @@ def test_a_simulation_that_ran_on_integers_is_refused(
     small: Recipe, run_recipe: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deaf = session_options(EngineOptions(integer_kernels=True))
-    monkeypatch.setattr("engines.ort_certificate.session_options", lambda options: deaf)
+    monkeypatch.setattr("engines.ort_certificate.session_options", lambda options, config: deaf)
     with pytest.raises(EngineError, match=r"ort-cpu:simulated should run in floating point, but [\d,]+ of"):
         run_recipe(replace(small, noise=("clean",), limit=2))
 

@@ -50,7 +50,7 @@ def test_a_noise_means_all_its_settings_and_a_setting_means_one(small: Recipe) -
     [
         ({"noise": ("gausian_noise",)}, "no noise 'gausian_noise'; did you mean 'gaussian_noise'"),
         ({"noise": ("brightness:6",)}, "no setting of 'brightness' '6'. Known: 1, 2, 3, 4, 5|did you mean"),
-        ({"engines": ("ort-cuda",)}, "no engine 'ort-cuda'; did you mean 'ort-cpu'"),
+        ({"engines": ("ort-cpuu",)}, "no engine 'ort-cpuu'; did you mean 'ort-cpu'"),
         ({"engines": ("ort-cpu:int8",)}, "no version 'int8'"),
         ({"engines": ("integer",)}, "'integer' is a version, not an engine; write ENGINE:integer"),
         ({"preprocess": "imagnet"}, "no preset 'imagnet'; did you mean 'imagenet'"),
