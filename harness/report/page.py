@@ -115,14 +115,18 @@ def _panels(report: Report) -> str:
 
 def _forest(report: Report) -> str:
     rows = [*report.of_kind("condition"), *report.of_kind("all")]
-    steps = list(dict.fromkeys((x.step, x.after) for row in rows for x in row.losses if x.step != "total"))
-    if not steps:
+    forests = []
+    for engine in report.engines:
+        losses = (loss for row in rows for loss in row.losses_of(engine))
+        steps = list(dict.fromkeys((loss.step, loss.after) for loss in losses if loss.step != "total"))
+        forests.append(loss_forest(rows, steps, report))
+    if not any(forests):
         return ""
     return (
         "<h2>Where accuracy is lost</h2><p>Percentage points gained or lost on the same pictures, with 95 % "
         "intervals. <b>Quantisation</b> is what rounding to 8 bits costs when the rounded numbers are computed in "
         "floating point; <b>kernel</b> is what going to integer kernels adds to that. Grey intervals include zero.</p>"
-        f"<div class='scroll'>{loss_forest(rows, steps, report)}</div>"
+        + "".join(f"<div class='scroll'>{forest}</div>" for forest in forests)
     )
 
 
