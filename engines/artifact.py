@@ -87,7 +87,9 @@ class Artifact:
         """Height and width of the input, in pixels."""
         height, width = self.input.shape[2:] if self.layout == "nchw" else self.input.shape[1:3]
         if height is None or width is None:
-            raise ArtifactError(f"{self.path}: the input {self.input.shape_text} has no fixed height and width")
+            raise ArtifactError(
+                f"{self.path}: the input {self.input.shape_text} has no fixed height and width; export it with one size"
+            )
         return height, width
 
     @property

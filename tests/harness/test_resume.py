@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,12 +31,23 @@ def rows_of(folder: Path) -> pa.Table:
 
 def start(recipe: Path, folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "harness.cli", "run", str(recipe), "-o", str(folder), "--workers", "1"],
+        # A shell that runs the tests in the background has its children ignore Ctrl-C.
+        [
+            "env",
+            "--default-signal=INT",
+            sys.executable,
+            "-m",
+            "harness.cli",
+            "run",
+            str(recipe),
+            "-o",
+            str(folder),
+            "--workers",
+            "1",
+        ],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # A shell that runs the tests in the background has its children ignore Ctrl-C.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
