@@ -83,7 +83,8 @@ def int4_weights(
     with tempfile.TemporaryDirectory() as folder:
         halfway = _write(artifact, model, Path(folder) / path.name, made_by)
         finished = quantise_rest(halfway, path)
-    finished = replace(finished, made_by={**made_by, "int8": dict(finished.made_by)})
+    config = {"session_config": finished.session_config} if finished.session_config else {}
+    finished = replace(finished, made_by={**made_by, **config, "int8": dict(finished.made_by)})
     write_sidecar(finished)
     return finished
 

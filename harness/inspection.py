@@ -63,7 +63,7 @@ def _fallbacks(certificate: Certificate) -> list[Table]:
         groups.setdefault(layer.reason or "", []).append(layer)
     if not groups:
         return []
-    table = Table(title="layers in float", title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title="layers not on integer kernels", title_justify="left", box=SIMPLE_HEAD)
     for column in ("reason", "layers", "MACs", "largest"):
         table.add_column(column, justify="right" if column in ("layers", "MACs") else "left")
     for reason, layers in sorted(groups.items(), key=lambda item: -sum(x.macs for x in item[1])):
