@@ -104,7 +104,7 @@ def _int8(made: Plan, bits: int, folder: Path) -> Artifact:
 
 def _answers(made: Plan, file: Artifact, count: int) -> dict[str, Answers]:
     """Every condition's logits, from the float file here and the quantised one on both processors."""
-    (tree,) = made.trees().values()
+    (tree,) = made.preparation(1).trees().values()
     answers = {condition.name: Answers([], [], [], []) for condition in made.distinct}
     with ExitStack() as stack:
         opened = [

@@ -35,8 +35,8 @@ from harness.memory import keep_freed_memory
 from harness.preprocess import compile_tree
 from harness.progress import Progress
 from harness.registry import NOISE_TABLE, noise_settings
-from harness.run import Speed
 from harness.samples import EXTENSIONS, sample_id
+from harness.speed import Speed
 from harness.store import Store
 from noise.base import SMALLEST, Pipeline, Step
 from noise.presets import pipeline_from_preset

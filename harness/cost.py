@@ -15,13 +15,16 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from harness.batches import Bundle, Preparer
+from harness.line import Line
+from harness.meter import Meter
 from harness.plan import Plan
 from harness.prepare import prepare
 from harness.progress import Progress
-from harness.run import Line, Speed
-from harness.samples import SampleSet
+from harness.samples import Sample, SampleSet
+from harness.speed import Speed
 
-TRIALS_PER_WORKER = 2
+TRIALS_PER_CORE = 2
 TRIAL_CALIBRATION = 8
 
 
@@ -53,15 +56,23 @@ def cost_of(made: Plan, speed: Speed, progress: Progress) -> Cost:
         calibration=replace(made.calibration, samples=SampleSet(calibration.folder, trial_calibration)),
     )
     pictures = len(made.scored.samples)
-    trial = made.scored.samples[: TRIALS_PER_WORKER * speed.threads]
+    trial = made.scored.samples[: TRIALS_PER_CORE * speed.threads]
+    preparation = made.preparation(speed.batch)
+    preparer = Preparer(preparation)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(speed.threads) as pool:
         started = time.perf_counter()
         contenders = prepare(few, Path(folder), progress)
         prepare_seconds = (time.perf_counter() - started) * len(calibration.samples) / max(1, len(trial_calibration))
-        with closing(Line(few, contenders, speed.batch)) as line:
-            line.measure(trial[0])  # the first picture pays for memory and lazy set-up
+        with closing(Line(few, contenders, speed.batch, Meter())) as line:
+
+            def measure(sample: Sample) -> None:
+                bundle = Bundle(0, (sample,))
+                for batch in preparer.batches(bundle, preparation.place):
+                    line.measure(bundle, batch)
+
+            measure(trial[0])  # the first picture pays for memory and lazy set-up
             started = time.perf_counter()
-            list(pool.map(line.measure, trial))
+            list(pool.map(measure, trial))
             seconds = time.perf_counter() - started
     return Cost(
         stage_runs={stage: pictures * count for stage, count in _step_counts(made).items()},
@@ -74,7 +85,7 @@ def cost_of(made: Plan, speed: Speed, progress: Progress) -> Cost:
 
 def _step_counts(made: Plan) -> dict[str, int]:
     counts: Counter[str] = Counter()
-    for tree in made.trees().values():
+    for tree in made.preparation(1).trees().values():
         counts.update(tree.step_counts())
     return counts
 
@@ -98,7 +109,7 @@ def cost_report(made: Plan, cost: Cost, speed: Speed) -> Group:
         work.add_row("corruptions" if stage == "sensor" else f"{stage} steps", f"{count:,}")
     work.add_row("inferences", f"{cost.inferences:,}")
     sentence = (
-        f"About {_duration(cost.measure_seconds)} of measuring with {speed.threads} workers, judged by "
+        f"About {_duration(cost.measure_seconds)} of measuring on {speed.threads} cores, judged by "
         f"{cost.trial_pictures} pictures, after about {_duration(cost.prepare_seconds)} of calibration."
     )
     warnings = (Text(f"{finding.severity}: {finding.message}", style="yellow") for finding in made.findings)

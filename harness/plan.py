@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from PIL import Image
 
 from engines.artifact import Artifact
 from engines.onnx_file import artifact_from_onnx
+from harness.batches import Preparation
 from harness.calibrate import CalibrationJob, job_from_recipe
 from harness.conditions import Condition, Finding, conditions_from_recipe, pipeline_from_recipe
 from harness.errors import HarnessError, unknown
-from harness.preprocess import Tree, compile_tree
 from harness.recipe import Recipe
 from harness.registry import ENGINE_TABLE, engine_opener
 from harness.samples import Sample, SampleSet, samples_from_folder
@@ -50,6 +50,7 @@ class Plan:
         scored: the samples that are measured, in the order in which they are taken.
         calibration: how ranges are measured, on samples none of which is scored unless the recipe allows it.
         findings: what had to be assumed.
+        row_shape: of one input of the model, without the batch axis.
     """
 
     recipe: Recipe
@@ -60,6 +61,7 @@ class Plan:
     scored: SampleSet
     calibration: CalibrationJob
     findings: tuple[Finding, ...]
+    row_shape: tuple[int, ...] = ()
 
     @property
     def distinct(self) -> tuple[Condition, ...]:
@@ -69,14 +71,21 @@ class Plan:
         kept = {(each.folder, each.pipeline.key): each for each in reversed(self.conditions)}
         return tuple(kept.values())[::-1]
 
-    def trees(self) -> dict[str, Tree]:
-        """The distinct conditions as prefix trees of steps, one for each folder of pictures: what conditions share
-        is computed once.
-        """
+    def pipelines(self) -> dict[str, dict[int, Pipeline]]:
+        """Folder of pictures -> index of a distinct condition -> its pipeline."""
         members: dict[str, dict[int, Pipeline]] = {}
         for index, condition in enumerate(self.distinct):
             members.setdefault(condition.folder, {})[index] = condition.pipeline
-        return {folder: compile_tree(list(each.values()), list(each)) for folder, each in members.items()}
+        return members
+
+    def preparation(self, batch: int) -> Preparation:
+        """What turns pictures into batches.
+
+        Args:
+            batch: rows in one batch, where the model leaves it free.
+        """
+        rows = self.artifact.fixed_batch or batch
+        return Preparation(self.pipelines(), self.recipe.seed, rows, self.row_shape, self.artifact.input.dtype)
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -103,8 +112,7 @@ def plan(recipe: Recipe) -> Plan:
         job,
         (*findings, *dict.fromkeys((*stand_ins, *replaced))),
     )
-    _try_pipelines(made)
-    return made
+    return replace(made, row_shape=_row_shape(made))
 
 
 def _versions(names: Sequence[str], artifact: Artifact) -> Iterable[tuple[str, str]]:
@@ -165,11 +173,12 @@ def _check_disjoint(scored: Sequence[Sample], calibration: SampleSet) -> None:
         )
 
 
-def _try_pipelines(made: Plan) -> None:
-    """Run one synthetic picture through every pipeline, and see that the result fits the model's input."""
+def _row_shape(made: Plan) -> tuple[int, ...]:
+    """Run one synthetic picture through every pipeline, and see that the results fit the model's input."""
     stored = io.BytesIO()
     Image.fromarray(np.full((375, 500, 3), 128, np.uint8)).save(stored, format="PNG")
-    trees = made.trees().values()
+    shapes: dict[tuple[int, ...], str] = {}
+    trees = made.preparation(1).trees().values()
     walks = (tree.walk(stored.getvalue(), "synthetic", made.recipe.seed) for tree in trees)
     for prepared in chain.from_iterable(walks):
         name = made.distinct[prepared.condition].name
@@ -184,3 +193,8 @@ def _try_pipelines(made: Plan) -> None:
                 f"the pipeline of {name} makes {got.dtype} {list(got.shape)}, but {made.artifact.path.name} "
                 f"expects {spec.dtype} {spec.shape_text}"
             )
+        shapes.setdefault(got.shape, name)
+    if len(shapes) > 1:
+        sizes = ", ".join(f"{list(shape)} ({name})" for shape, name in shapes.items())
+        raise HarnessError(f"all conditions of a run must feed the model one size; got {sizes}. Make one run per size")
+    return next(iter(shapes))

@@ -72,14 +72,14 @@ class Tree:
         try:
             data = sample.read()
         except OSError as error:
-            yield from self.unreadable(error)
+            yield from (Prepared(condition, None, f"read: {error}") for condition in self.conditions())
             return
         yield from self.walk(data, sample.id, seed)
 
-    def unreadable(self, error: OSError) -> Iterator[Prepared]:
-        """What a file that cannot be read gives every condition."""
+    def conditions(self) -> Iterator[int]:
+        """Every condition, in the order in which `walk` yields them."""
         for node in self.roots.values():
-            yield from (Prepared(condition, None, f"read: {error}") for condition in _below(node))
+            yield from _below(node)
 
     def step_counts(self) -> dict[str, int]:
         """How often each stage runs for one picture."""

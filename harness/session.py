@@ -23,8 +23,9 @@ from harness.progress import Progress
 from harness.recipe import Recipe, read_recipe, toml_from_recipe
 from harness.report.build import Report, report_from_store
 from harness.report.write import write_reports
-from harness.run import Speed, run
+from harness.run import run
 from harness.samples import UNREADABLE
+from harness.speed import Speed
 from harness.store import Store
 
 

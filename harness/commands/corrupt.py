@@ -13,8 +13,8 @@ from harness.corrupt import FORMATS, JPEG, SEVERITIES, Outcome, Request, corrupt
 from harness.errors import HarnessError
 from harness.progress import Progress
 from harness.registry import NOISE_TABLE, missing_data
-from harness.run import Speed
 from harness.sheet import write_sheet
+from harness.speed import Speed
 from noise import NOISES
 from noise.corruptions.overlays import use_folder
 

@@ -14,7 +14,7 @@ from engines import CPU_NAMES
 from harness.errors import HarnessError, unknown
 from harness.plan import INTEGER
 from harness.recipe import FORMS, Recipe, read_recipe, resolved
-from harness.run import Speed
+from harness.speed import Speed
 from noise.presets import preset_names
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def add_quantisation(parser: argparse.ArgumentParser) -> None:
 
 def add_speed(parser: argparse.ArgumentParser) -> None:
     """How fast, which changes no result."""
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="pictures at once; default: cores")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that prepare pictures, 0 for none")
+    parser.add_argument("--callers", type=int, metavar="N", help="threads that call engines; default: measured")
     parser.add_argument("--batch", type=int, default=4, metavar="N", help="pictures per call; default: %(default)s")
 
 
@@ -95,4 +96,4 @@ def recipe_from_options(options: argparse.Namespace, *, scores: bool = True) -> 
 
 def speed_from_options(options: argparse.Namespace) -> Speed:
     """What `add_speed` added."""
-    return Speed(options.workers, options.batch)
+    return Speed(options.workers, options.callers, options.batch)

@@ -378,7 +378,7 @@ def _distance(cells: Sequence[Values]) -> Estimate:
 def _timing(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Seconds over all parts, however many sessions wrote them."""
     wall = sum(part["wall_seconds"] for part in parts)
-    capacity = sum(part["wall_seconds"] * part["workers"] for part in parts)
+    capacity = sum(part["wall_seconds"] * part["callers"] for part in parts)
     engines: dict[str, float] = {}
     stages: dict[str, float] = {}
     for part in parts:

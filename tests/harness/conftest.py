@@ -13,8 +13,8 @@ from harness.demo.embedded import demo_recipe
 from harness.progress import Progress
 from harness.recipe import Recipe
 from harness.report.build import Report
-from harness.run import Speed
 from harness.session import execute
+from harness.speed import Speed
 
 # One of each kind of step: nothing, a random one, a deterministic one, a swap.
 NOISES = ("clean", "gaussian_noise:3", "brightness:2", "resize:nearest")

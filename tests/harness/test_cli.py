@@ -68,7 +68,7 @@ def test_without_a_folder_the_same_command_finds_its_run_again(small: Recipe, tm
         (("run", "nowhere.toml"), "there is no recipe nowhere.toml"),
         (("demo", "-o", "README.md"), "README.md is a file; choose another folder"),
         (("demo", "-o", "/proc/no-such-place"), "/proc/no-such-place"),
-        (("demo", "--workers", "-1"), "workers must be 0 or more and batch 1 or more; got -1 workers"),
+        (("demo", "--workers", "-1"), "workers must be 0 or more; got -1"),
         (("report", "nowhere"), "is not a run"),
         (("inspect", "README.md"), "is not an ONNX file"),
         (("inspect", "nowhere.onnx", "--engine", "ort-gpu"), "no engine 'ort-gpu'; did you mean 'ort-cpu'"),

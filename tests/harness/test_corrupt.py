@@ -28,9 +28,9 @@ from harness.manifest import MANIFEST
 from harness.plan import plan
 from harness.preprocess import compile_tree
 from harness.progress import Progress
-from harness.run import Speed
 from harness.samples import Sample, samples_from_folder
 from harness.sheet import GAP, HEAD, MARGIN, TILE, sheet
+from harness.speed import Speed
 from harness.store import Store
 from noise.corrupt import corrupt
 from noise.corruptions import overlays

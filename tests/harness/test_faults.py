@@ -81,15 +81,19 @@ def test_unusual_pictures_are_converted_and_listed(
 
 
 def test_a_picture_that_vanishes_during_the_run_is_counted(small: Recipe, data: Path, tmp_path: Path) -> None:
+    from harness.batches import Bundle, Preparer
+    from harness.line import Line
+    from harness.meter import Meter
     from harness.plan import plan
     from harness.prepare import prepare
     from harness.progress import Progress
-    from harness.run import Line
 
     made = plan(replace(small, data=str(data), noise=("clean", "brightness:1"), engines=("ort-cpu:fp32",)))
-    line = Line(made, prepare(made, tmp_path, Progress()), batch=4)
+    line = Line(made, prepare(made, tmp_path, Progress()), 4, Meter())
     made.scored.samples[0].path.unlink()
-    records = line.measure(made.scored.samples[0]).records
+    preparation, bundle = made.preparation(4), Bundle(0, made.scored.samples[:1])
+    (batch,) = Preparer(preparation).batches(bundle, preparation.place)
+    records = [record for _, record in line.measure(bundle, batch)]
     assert len(records) == 2
     assert all(record.error and "No such file" in record.error for record in records)
 

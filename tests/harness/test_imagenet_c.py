@@ -14,7 +14,7 @@ from harness.corrupt import Request, corrupt_folder
 from harness.progress import Progress
 from harness.recipe import Recipe
 from harness.report.build import Report
-from harness.run import Speed
+from harness.speed import Speed
 from harness.store import Store
 
 NOISES = ("clean", "gaussian_noise:3", "glass_blur:1")

@@ -19,7 +19,7 @@ from harness.plan import plan
 from harness.prepare import prepare
 from harness.progress import Progress
 from harness.recipe import DEFAULT_NOISES, Recipe
-from harness.run import Speed
+from harness.speed import Speed
 from noise.base import MissingData, NoiseError
 
 
@@ -201,7 +201,7 @@ def test_imagenet_c_on_disk_is_read_and_never_resized_again(small: Recipe, tmp_p
     assert (clean.folder, fog.folder) == ("", str(tmp_path / "fog" / "3"))
     assert fog.pipeline.steps[1].params["ready_size"] == 224
     assert not [step for step in fog.pipeline.steps if step.stage == "sensor"]
-    assert set(made.trees()) == {"", fog.folder}
+    assert set(made.preparation(1).trees()) == {"", fog.folder}
 
 
 def test_imagenet_c_without_a_corruption_is_refused(small: Recipe, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from harness.errors import HarnessError
 from harness.recipe import Recipe, toml_from_recipe
 from harness.report.build import Report
-from harness.run import Speed
+from harness.speed import Speed
 from harness.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -102,8 +102,17 @@ def test_ctrl_c_leaves_a_run_that_continues(small: Recipe, finished: Path, tmp_p
     assert rows_of(folder).equals(rows_of(finished))
 
 
-@pytest.mark.parametrize("speed", [Speed(workers=1, batch=1), Speed(workers=3, batch=5), Speed(workers=2, batch=64)])
-def test_rows_do_not_depend_on_workers_or_batch(
+@pytest.mark.parametrize(
+    "speed",
+    [
+        *(Speed(workers, callers) for workers in (0, 1, 2, 4) for callers in (1, 3)),
+        Speed(workers=0, batch=1),
+        Speed(workers=3, batch=5),
+        Speed(workers=2, batch=64),
+        Speed(),
+    ],
+)
+def test_rows_do_not_depend_on_workers_callers_or_batch(
     small: Recipe, finished: Path, run_recipe: Callable[..., Report], tmp_path: Path, speed: Speed
 ) -> None:
     run_recipe(small, speed=speed)

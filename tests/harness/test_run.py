@@ -15,7 +15,7 @@ from harness.prepare import prepare
 from harness.progress import Progress
 from harness.recipe import Recipe
 from harness.report.build import Report
-from harness.run import Speed
+from harness.speed import Speed
 from tests.harness import doubles
 
 Use = Callable[[str], Recipe]

@@ -1,0 +1,67 @@
+"""Results: what several callers measured, put into the order of the pictures again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from harness.batches import Batch, Bundle
+from harness.line import Placed
+from harness.record import Record
+
+
+@dataclass
+class _Open:
+    """A bundle of which some batches have been measured, in any order."""
+
+    attempt: int
+    placed: list[Placed] = field(default_factory=list)
+    batches: int = 0
+    expected: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.batches == self.expected
+
+    def add(self, batch: Batch, placed: Sequence[Placed]) -> None:
+        self.placed += placed
+        self.batches += 1
+        if batch.last:
+            self.expected = batch.number + 1
+
+
+class Results:
+    """Puts what callers measured into order again."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._open: dict[int, _Open] = {}
+        self._error: BaseException | None = None
+
+    def add(self, bundle: Bundle, batch: Batch, placed: Sequence[Placed]) -> None:
+        """Keep the records of one batch. What an earlier attempt at a bundle left is dropped."""
+        with self._changed:
+            there = self._open.get(bundle.index)
+            if there is None or there.attempt < bundle.attempt:
+                there = self._open[bundle.index] = _Open(bundle.attempt)
+            if there.attempt == bundle.attempt:
+                there.add(batch, placed)
+                if there.complete:
+                    self._changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """Raise this where results are waited for."""
+        with self._changed:
+            self._error = self._error or error
+            self._changed.notify_all()
+
+    def take(self, index: int) -> list[Record]:
+        """All records of one bundle, in the order of pictures, conditions and contenders."""
+        with self._changed:
+            while not self._error and not (index in self._open and self._open[index].complete):
+                self._changed.wait()
+            if self._error:
+                raise self._error
+            placed = self._open.pop(index).placed
+        return [record for _, record in sorted(placed, key=lambda each: each[0])]
