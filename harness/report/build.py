@@ -12,10 +12,11 @@ import numpy.typing as npt
 from harness.estimate import Estimate, Values, average, mcnemar, paired_difference, proportion
 from harness.mce import ALEXNET_ERROR, SEVERITIES, CorruptionErrors, corruption_errors
 from harness.plan import FP32, INTEGER, SIMULATED
+from harness.report.timing import timing_from_parts
 from harness.samples import IMAGENET_CLASSES
 from harness.store import Store
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 CLEAN = "clean"
 ALL = "all noises"
 
@@ -195,7 +196,7 @@ def report_from_store(store: Store) -> Report:
         rows=tuple(rows),
         certificates=prepared["certificates"],
         findings=prepared["findings"],
-        timing=_timing(store.timings()),
+        timing=timing_from_parts(store.timings()),
         corruption_errors=_corruption_errors(identity["conditions"], cells) if on_imagenet else {},
     )
 
@@ -373,25 +374,3 @@ def _distance(cells: Sequence[Values]) -> Estimate:
     means = np.mean(cells, axis=0)
     known = np.isfinite(means)
     return average(means[known], int((~known).sum()), "relative distance")
-
-
-def _timing(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds over all parts, however many sessions wrote them."""
-    wall = sum(part["wall_seconds"] for part in parts)
-    capacity = sum(part["wall_seconds"] * part["callers"] for part in parts)
-    engines: dict[str, float] = {}
-    stages: dict[str, float] = {}
-    for part in parts:
-        for name, seconds in part["engine_seconds"].items():
-            engines[name] = engines.get(name, 0.0) + seconds
-        for name, seconds in part["stage_seconds"].items():
-            stages[name] = stages.get(name, 0.0) + seconds
-    pictures = sum(part["pictures"] for part in parts)
-    return {
-        "wall_seconds": wall,
-        "worker_seconds": capacity,
-        "pictures_per_second": pictures / wall if wall else None,
-        "engine_seconds": engines,
-        "stage_seconds": stages,
-        "engine_busy_fraction": sum(engines.values()) / capacity if capacity else None,
-    }

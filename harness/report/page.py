@@ -23,6 +23,7 @@ from harness.report.text import (
     short,
     version,
 )
+from harness.report.timing import bottleneck, staff_text
 
 
 def page(report: Report) -> str:
@@ -208,21 +209,36 @@ def _failures(report: Report) -> str:
 
 def _time(report: Report) -> str:
     timing = report.timing
-    if not timing["worker_seconds"]:
+    work = timing["work_seconds"]
+    if not work or not timing["wall_seconds"]:
         return ""
-    shares = {**timing["stage_seconds"], **{f"engine {k}": v for k, v in timing["engine_seconds"].items()}}
-    shares = {name: seconds / timing["worker_seconds"] for name, seconds in shares.items()}
+    shares = {name: seconds / sum(work.values()) for name, seconds in work.items()}
     keys = "".join(
         f"<span><i class='swatch' style='background:{INKS[i % len(INKS)]}'></i>{escape(name)} "
         f"{100 * share:.1f} %</span>"
         for i, (name, share) in enumerate(shares.items())
     )
+    staffs = "; ".join(f"{each['pictures']} pictures by {escape(staff_text(each))}" for each in timing["staffs"])
+    busy = [("", [f"engine {escape(name)}", _share(share)]) for name, share in timing["busy_share"].items()]
+    busy += [
+        ("", [escape(what), _share(timing[key])])
+        for what, key in (
+            (f"{timing['cores']} cores", "cores_share"),
+            ("callers without a picture to work on", "starved_share"),
+            ("workers without room for another picture", "blocked_share"),
+        )
+    ]
+    depth = timing["queue_depth"]
+    waiting = "" if depth is None else f" On average {depth:.1f} batches were ready when one was taken."
     return (
-        f"<h2>Where the time went</h2><p>{timing['wall_seconds']:.1f} s for {report.pictures} pictures, "
-        f"{timing['pictures_per_second']:.2f} pictures per second under all conditions; engines were busy "
-        f"{100 * timing['engine_busy_fraction']:.0f} % of the workers' time.</p>{time_bar(shares)}"
-        f"<div class='legend'>{keys}</div>"
+        f"<h2>Where the time went</h2><p>{timing['wall_seconds']:.1f} s, {timing['pictures_per_second']:.2f} pictures "
+        f"per second under all conditions: {staffs}.{waiting} <b>{escape(bottleneck(timing))}</b></p>"
+        f"{time_bar(shares)}<div class='legend'>{keys}</div>{_table(['', 'share of the time'], busy)}"
     )
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"
 
 
 def _provenance(report: Report) -> str:

@@ -108,9 +108,3 @@ def test_calibration_pictures_that_cannot_be_read_are_left_out_and_said(
         path.write_text("no picture")
     with pytest.raises(HarnessError, match="5 of 8 calibration pictures cannot be read"):
         prepare(plan(recipe), folder.parent / "again", Progress())
-
-
-def test_the_busy_share_is_a_share(use: Use, run_recipe: Callable[..., Report]) -> None:
-    timing = run_recipe(use("DoubleEngine")).timing
-    assert 0 < timing["engine_busy_fraction"] < 1
-    assert timing["pictures_per_second"] > 0
