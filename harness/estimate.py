@@ -53,12 +53,13 @@ class Estimate:
         return asdict(self)
 
 
-def proportion(values: Values, failed: int = 0) -> Estimate:
+def proportion(values: Values, failed: int = 0, z: float = Z) -> Estimate:
     """The mean of one number in [0, 1] per picture, with its Wilson interval.
 
     Args:
         values: float64 [n]: 1 for right and 0 for wrong, or the share of right answers over conditions.
         failed: how many pictures failed.
+        z: half the interval's width in standard deviations.
     """
     n = len(values)
     if n == 0:
@@ -66,7 +67,7 @@ def proportion(values: Values, failed: int = 0) -> Estimate:
     mean = float(values.mean())
     variance = float(values.var())
     effective = n * mean * (1 - mean) / variance if variance > 0 else float(n)
-    low, high = wilson(mean, effective)
+    low, high = wilson(mean, effective, z)
     return Estimate(mean, low, high, n, failed, "fraction")
 
 
@@ -76,12 +77,13 @@ def scaled(estimate: Estimate, factor: float, unit: str) -> Estimate:
     return replace(estimate, value=value, low=low, high=high, unit=unit)
 
 
-def average(values: Values, failed: int, unit: str) -> Estimate:
+def average(values: Values, failed: int, unit: str, z: float = Z) -> Estimate:
     """The mean of any number per picture, with its normal interval.
 
     Args:
         values: float64 [n], of the pictures that have one.
         failed: how many have none.
+        z: as for `proportion`.
     """
     n = len(values)
     if n == 0:
@@ -89,28 +91,29 @@ def average(values: Values, failed: int, unit: str) -> Estimate:
     mean = float(values.mean())
     if n == 1:
         return Estimate(mean, None, None, n + failed, failed, unit)
-    half = Z * float(values.std(ddof=1)) / math.sqrt(n)
+    half = z * float(values.std(ddof=1)) / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n + failed, failed, unit)
 
 
-def wilson(mean: float, n: float) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a proportion seen in ``n`` trials.
+def wilson(mean: float, n: float, z: float = Z) -> tuple[float, float]:
+    """The Wilson score interval, by default of 95 %, of a proportion seen in ``n`` trials.
 
     >>> [round(end, 4) for end in wilson(0.5, 100)]
     [0.4038, 0.5962]
     """
-    centre = (mean + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * math.sqrt(mean * (1 - mean) / n + Z**2 / (4 * n**2))
+    centre = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2))
     return max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half))
 
 
-def paired_difference(before: Values, after: Values, failed: int = 0) -> Estimate:
+def paired_difference(before: Values, after: Values, failed: int = 0, z: float = Z) -> Estimate:
     """``after - before`` on the same pictures, with its adjusted Wald interval.
 
     Args:
         before: float64 [n], one number in [0, 1] per picture.
         after: the same for the other engine, pictures in the same order.
         failed: pictures that failed on either.
+        z: as for `proportion`.
     """
     n = len(before)
     if n != len(after):
@@ -120,7 +123,7 @@ def paired_difference(before: Values, after: Values, failed: int = 0) -> Estimat
     difference = after - before
     adjusted_mean = float(difference.sum()) / (n + 2)
     second_moment = (float((difference**2).sum()) + 2) / (n + 2)
-    half = Z * math.sqrt(max(0.0, second_moment - adjusted_mean**2) / (n + 2))
+    half = z * math.sqrt(max(0.0, second_moment - adjusted_mean**2) / (n + 2))
     low, high = max(-1.0, adjusted_mean - half), min(1.0, adjusted_mean + half)
     return Estimate(float(difference.mean()), low, high, n, failed, "difference")
 

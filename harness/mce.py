@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.estimate import Estimate, Values, paired_difference, proportion, scaled
+from harness.estimate import Estimate, Values, Z, paired_difference, proportion, scaled
 
 SEVERITIES = 5
 
@@ -107,7 +107,11 @@ class CorruptionErrors:
 
 
 def corruption_errors(
-    wrong: Mapping[str, Values], clean: Values | None, before: Mapping[str, Values] | None, failed: int
+    wrong: Mapping[str, Values],
+    clean: Values | None,
+    before: Mapping[str, Values] | None,
+    failed: int,
+    z: float = Z,
 ) -> CorruptionErrors:
     """The estimates of one contender. mCE is linear in a picture's answers, so a picture is one observation.
 
@@ -116,9 +120,10 @@ def corruption_errors(
         clean: float64 [n], 1 where it was got wrong without corruption.
         before: as ``wrong``, of the fp32 version.
         failed: pictures that failed under any condition.
+        z: half the intervals' width in standard deviations.
     """
     each = {
-        name: scaled(proportion(wrong[name], failed), 1 / ALEXNET_ERROR[name], UNIT)
+        name: scaled(proportion(wrong[name], failed, z), 1 / ALEXNET_ERROR[name], UNIT)
         for name in ALEXNET_ERROR
         if name in wrong
     }
@@ -126,15 +131,15 @@ def corruption_errors(
         return CorruptionErrors(each, None, None, None)
     weights = {name: 1 / (error * len(ALEXNET_ERROR)) for name, error in ALEXNET_ERROR.items()}
     mixed, total = _weighted(wrong, weights)
-    change = None if before is None else paired_difference(_weighted(before, weights)[0], mixed, failed)
+    change = None if before is None else paired_difference(_weighted(before, weights)[0], mixed, failed, z)
     relative = None
     if clean is not None:
         added = {name: 1 / ((error - ALEXNET_CLEAN_ERROR) * len(weights)) for name, error in ALEXNET_ERROR.items()}
         noisy, factor = _weighted(wrong, added)
-        relative = scaled(paired_difference(clean, noisy, failed), factor, UNIT)
+        relative = scaled(paired_difference(clean, noisy, failed, z), factor, UNIT)
     return CorruptionErrors(
         each,
-        scaled(proportion(mixed, failed), total, UNIT),
+        scaled(proportion(mixed, failed, z), total, UNIT),
         relative,
         None if change is None else scaled(change, total, UNIT),
     )

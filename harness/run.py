@@ -28,6 +28,7 @@ from harness.results import Results
 from harness.samples import Sample
 from harness.speed import Speed, Staff
 from harness.store import Store
+from harness.until import Lookout, Until
 from harness.workers import feed_from_workers
 
 AHEAD = 4  # bundles per worker or caller that may be out at once
@@ -37,9 +38,16 @@ WORTH_CHOOSING_SECONDS = 30.0  # a run that is over sooner is not worth a choice
 
 @dataclass(frozen=True)
 class Slice:
-    """The pictures of one part of the store."""
+    """The pictures of one part of the store.
+
+    Args:
+        index: of the part.
+        start: how many pictures come before.
+        samples: the pictures.
+    """
 
     index: int
+    start: int
     samples: Sequence[Sample]
 
 
@@ -55,23 +63,28 @@ class Trial:
         return {**asdict(self.staff), "pictures_per_second": self.pictures_per_second}
 
 
-def run(made: Plan, contenders: Sequence[Contender], store: Store, speed: Speed, progress: Progress) -> None:
-    """Measure what the store does not hold yet.
+def run(
+    made: Plan, contenders: Sequence[Contender], store: Store, speed: Speed, until: Until | None, progress: Progress
+) -> None:
+    """Measure what the store does not hold yet, or as much of it as the rule ``until`` wants to know.
 
     Raises:
         HarnessError: the disk is full. Interrupting is safe too: complete parts stay.
     """
     slices = slices_from_samples(made.scored.samples)
     missing = [each for each in slices if not store.has_part(each.index)]
+    total = len(made.scored.samples)
+    lookout = Lookout(until, store, total)
     if not missing:
         return
-    total = len(made.scored.samples)
+    if missing == slices[-len(missing) :] and lookout.enough(missing[0].start):
+        return
     left = sum(len(each.samples) for each in missing)
     meter = Meter()
     with ExitStack() as stack:
         line = stack.enter_context(closing(Line(made, contenders, speed.batch, meter)))
         advance = stack.enter_context(progress.task("measure", total=total, done=total - left))
-        Session(line, made.preparation(speed.batch), store, meter, advance).measure(missing, speed)
+        Session(line, made.preparation(speed.batch), store, lookout, advance).measure(missing, speed)
 
 
 class Session:
@@ -81,14 +94,14 @@ class Session:
         line: the contenders.
         preparation: what turns pictures into batches.
         store: where parts go.
-        meter: what the line tells its times.
+        lookout: says after every part whether it is enough.
         advance: is called for every picture that is done.
     """
 
-    def __init__(self, line: Line, preparation: Preparation, store: Store, meter: Meter, advance: Advance) -> None:
+    def __init__(self, line: Line, preparation: Preparation, store: Store, lookout: Lookout, advance: Advance) -> None:
         cv2.setNumThreads(1)  # workers and callers are the parallelism; OpenCV's own threads would fight them
         keep_freed_memory()
-        self.line, self.preparation, self.store, self.meter, self.advance = line, preparation, store, meter, advance
+        self.line, self.preparation, self.store, self.lookout, self.advance = line, preparation, store, lookout, advance
         self.trials: list[Trial] = []
 
     def measure(self, slices: Sequence[Slice], speed: Speed) -> None:
@@ -98,8 +111,11 @@ class Session:
         if len(candidates) > 1:
             for staff in candidates:
                 few = self._trial_slices(rest, staff)
+                if not few:
+                    break
                 del rest[: len(few)]
-                self._leg(few, staff)
+                if self._leg(few, staff):
+                    return
                 pictures = sum(len(each.samples) for each in rest)
                 if pictures < WORTH_CHOOSING_SECONDS * self.trials[0].pictures_per_second:
                     break
@@ -119,11 +135,9 @@ class Session:
         conditions = sum(len(each) for each in self.preparation.pipelines.values())
         return pictures_per_bundle(self.preparation.batch, conditions)
 
-    def _leg(self, slices: Sequence[Slice], staff: Staff) -> None:
-        """Measure and store slices with one staff."""
+    def _leg(self, slices: Sequence[Slice], staff: Staff) -> bool:
+        """Measure and store slices with one staff; true where that was enough."""
         bundles = bundles_from_slices([each.samples for each in slices], self._pictures_per_bundle)
-        if not bundles:
-            return
         times: list[tuple[float, int]] = []
         with self._measuring(bundles, staff) as results:
             waiting = iter(bundles)
@@ -137,7 +151,10 @@ class Session:
                     times.append((time.perf_counter(), len(bundle.samples)))
                     self.advance(len(bundle.samples))
                 self.store.write_part(each.index, records, self._timing(len(each.samples), staff))
+                if self.lookout.enough(each.start + len(each.samples)):
+                    return True
         self.trials.append(Trial(staff, _pace(times)))
+        return False
 
     @contextmanager
     def _measuring(self, bundles: Sequence[Bundle], staff: Staff) -> Iterator[_Collector]:
@@ -159,8 +176,8 @@ class Session:
     def _feed(self, bundles: Sequence[Bundle], staff: Staff) -> Feed:
         ahead = AHEAD * max(staff.workers, staff.callers)
         if not staff.workers:
-            return InlineFeed(self.preparation, bundles, ahead, self.meter)
-        return feed_from_workers(self.preparation, bundles, (staff.workers, staff.callers), ahead, self.meter)
+            return InlineFeed(self.preparation, bundles, ahead, self.line.meter)
+        return feed_from_workers(self.preparation, bundles, (staff.workers, staff.callers), ahead, self.line.meter)
 
     def _call(self, feed: Feed, results: Results) -> None:
         """What every caller thread does."""
@@ -177,7 +194,7 @@ class Session:
             "pictures": pictures,
             **asdict(staff),
             "batch": self.preparation.batch,
-            **self.meter.lap(),
+            **self.line.meter.lap(),
             "trials": [trial.describe() for trial in self.trials],
         }
 
@@ -210,4 +227,4 @@ def pictures_per_part(total: int) -> int:
 def slices_from_samples(samples: Sequence[Sample]) -> list[Slice]:
     """The parts of a run, each a fixed stretch of the pictures."""
     size = pictures_per_part(len(samples))
-    return [Slice(start // size, samples[start : start + size]) for start in range(0, len(samples), size)]
+    return [Slice(start // size, start, samples[start : start + size]) for start in range(0, len(samples), size)]

@@ -27,10 +27,14 @@ from harness.run import run
 from harness.samples import UNREADABLE
 from harness.speed import Speed
 from harness.store import Store
+from harness.until import Until
 
 
-def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress) -> Report:
+def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress, until: Until | None = None) -> Report:
     """Plan, prepare, measure and report. Where ``folder`` holds the same run already, only what is missing.
+
+    Args:
+        until: ends the run early; ``None`` measures everything.
 
     Raises:
         HarnessError, ArtifactError, ExportError, EngineError: the message says what to change; nothing that
@@ -49,7 +53,7 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress) -> R
         store.claim(identity(made, contenders, fingerprint, made.calibration.describe(source)))
         if not (folder / "prepared.json").exists():
             store.write_json("prepared.json", _prepared(made, contenders, findings, progress))
-        run(made, contenders, store, _safe(speed, store), progress)
+        run(made, contenders, store, _safe(speed, store), until, progress)
         report = report_from_store(store)
         write_reports(report, store)
     return report

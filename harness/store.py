@@ -6,6 +6,7 @@
     RUN/run.json           what the results depend on: plan, cells, hashes, versions
     RUN/artifacts/         quantised files, calibration
     RUN/prepared.json      facts of the contenders, certificates, findings
+    RUN/stopping.json      the rule that may end the run early, and when it is looked at
     RUN/parts/*.parquet    records; each part is written whole, then renamed into place
     RUN/report.*           rebuilt from the above at any time
 
@@ -50,6 +51,7 @@ SCHEMA = pa.schema(
     ]
 )
 TIMING = b"qharness.timing"
+STOPPING = "stopping.json"
 FULL = "the disk is full; what was measured before is kept. Free some space and repeat the command"
 
 
@@ -107,7 +109,7 @@ class Store:
     @property
     def claimed(self) -> bool:
         """Whether a run got as far as being sure of what it measures."""
-        return (self.folder / "run.json").exists()
+        return self.has("run.json")
 
     def claim(self, identity: dict[str, Any]) -> None:
         """Begin a run here, or continue the one that is here if it is the same.
@@ -125,6 +127,14 @@ class Store:
             return
         (self.folder / "parts").mkdir(parents=True, exist_ok=True)
         self.write_json("run.json", {"identity": identity})
+
+    def has(self, name: str) -> bool:
+        """Whether the run has such a file."""
+        return (self.folder / name).exists()
+
+    def remove(self, name: str) -> None:
+        """Remove a file of the run, if it is there."""
+        (self.folder / name).unlink(missing_ok=True)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the run.

@@ -20,6 +20,7 @@ from harness.report.terminal import terminal_report
 from harness.report.write import HTML
 from harness.session import default_folder, execute
 from harness.store import Store
+from harness.until import FORMS, Until, until_from_text
 
 if TYPE_CHECKING:
     from harness.commands.options import Commands
@@ -36,6 +37,8 @@ def add(commands: Commands) -> None:
     add_recipe(run)
     _add_output(run)
     add_speed(run)
+    forms = "; ".join(f"{name}<POINTS: {meaning}" for name, meaning in FORMS.items())
+    run.add_argument("--until", metavar="RULE", help=f"stop when enough is known, such as ci<0.5. {forms}")
     run.set_defaults(command=_run)
 
     planned = commands.add_parser("plan", help="the grid, its size and its cost; measures nothing")
@@ -49,7 +52,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
-    return _measure(recipe_from_options(options), options, console)
+    until = until_from_text(options.until) if options.until else None
+    return _measure(recipe_from_options(options), options, console, until)
 
 
 def _demo(options: argparse.Namespace, console: Console) -> int:
@@ -67,12 +71,12 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _measure(recipe: Recipe, options: argparse.Namespace, console: Console) -> int:
+def _measure(recipe: Recipe, options: argparse.Namespace, console: Console, until: Until | None = None) -> int:
     folder = Path(options.output) if options.output else default_folder(recipe)
     before = len(Store(folder).parts())
-    report = execute(recipe, folder, speed_from_options(options), Progress())
+    report = execute(recipe, folder, speed_from_options(options), Progress(), until)
     console.print(terminal_report(report))
     if before and before == len(Store(folder).parts()):
-        console.print("\nNothing was left to measure: this run was complete. Delete its folder to measure again.")
+        console.print("\nNothing was left to measure: this run had all it needs. Delete its folder to measure again.")
     console.print(f"\nReport: {(folder / HTML).resolve()}")
     return 0

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.estimate import Estimate, Values, average, mcnemar, paired_difference, proportion
+from harness.estimate import Estimate, Values, Z, average, mcnemar, paired_difference, proportion
+from harness.looks import z_from_looks
 from harness.mce import ALEXNET_ERROR, SEVERITIES, CorruptionErrors, corruption_errors
 from harness.plan import FP32, INTEGER, SIMULATED
 from harness.report.timing import timing_from_parts
 from harness.samples import IMAGENET_CLASSES
-from harness.store import Store
+from harness.store import STOPPING, Store
 
 SCHEMA_VERSION = 3
 CLEAN = "clean"
@@ -106,6 +107,7 @@ class Report:
     certificates: Mapping[str, Mapping[str, Any]]
     findings: Sequence[Mapping[str, Any]]
     timing: Mapping[str, Any]
+    stopping: Mapping[str, Any] | None
     corruption_errors: Mapping[str, CorruptionErrors]
 
     def describe(self) -> dict[str, Any]:
@@ -172,8 +174,10 @@ def report_from_store(store: Store) -> Report:
     header = store.read_json("run.json")
     identity = header["identity"]
     cells = _cells(store)
-    conditions = _condition_rows(identity["conditions"], cells)
-    rows = [*conditions, *_mean_rows(identity["conditions"], cells)]
+    stopping = store.read_json(STOPPING) if store.has(STOPPING) else None
+    z = z_from_looks(len(stopping["looks"])) if stopping else Z
+    conditions = _condition_rows(identity["conditions"], cells, z)
+    rows = [*conditions, *_mean_rows(identity["conditions"], cells, z)]
     failed, pictures = store.query(
         "select count(distinct sample) filter (error is not null), count(distinct sample) from records"
     )[0]
@@ -197,7 +201,8 @@ def report_from_store(store: Store) -> Report:
         certificates=prepared["certificates"],
         findings=prepared["findings"],
         timing=timing_from_parts(store.timings()),
-        corruption_errors=_corruption_errors(identity["conditions"], cells) if on_imagenet else {},
+        stopping=stopping,
+        corruption_errors=_corruption_errors(identity["conditions"], cells, z) if on_imagenet else {},
     )
 
 
@@ -223,7 +228,7 @@ def _cells(store: Store) -> dict[str, Cell]:
     }
 
 
-def _condition_rows(conditions: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell]) -> list[Row]:
+def _condition_rows(conditions: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell], z: float) -> list[Row]:
     rows = []
     for condition in conditions:
         mine = {name: cells[key] for name, key in condition["cells"].items()}
@@ -234,15 +239,15 @@ def _condition_rows(conditions: Sequence[Mapping[str, Any]], cells: Mapping[str,
                 noise=condition["noise"],
                 setting=condition["setting"],
                 cells=condition["cells"],
-                accuracy={name: proportion(cell.correct, cell.failed) for name, cell in mine.items()},
-                top5={name: proportion(cell.top5, cell.failed) for name, cell in mine.items()},
-                losses=tuple(_losses({name: [cell] for name, cell in mine.items()})),
+                accuracy={name: proportion(cell.correct, cell.failed, z) for name, cell in mine.items()},
+                top5={name: proportion(cell.top5, cell.failed, z) for name, cell in mine.items()},
+                losses=tuple(_losses({name: [cell] for name, cell in mine.items()}, None, z)),
             )
         )
     return rows
 
 
-def _mean_rows(conditions: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell]) -> list[Row]:
+def _mean_rows(conditions: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell], z: float) -> list[Row]:
     """A row for every noise with several settings, and one over all noises that are not clean."""
     noises = list(dict.fromkeys(condition["noise"] for condition in conditions))
     groups: dict[str, list[dict[str, Cell]]] = {
@@ -254,7 +259,7 @@ def _mean_rows(conditions: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell
         for noise in noises
     }
     rows = [
-        _mean_row("noise", noise, {name: [[each[name] for each in group]] for name in group[0]})
+        _mean_row("noise", noise, {name: [[each[name] for each in group]] for name in group[0]}, z)
         for noise, group in groups.items()
         if len(group) > 1
     ]
@@ -262,12 +267,12 @@ def _mean_rows(conditions: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell
     if len(noisy) > 1:
         names = noisy[0][0]
         rows.append(
-            _mean_row("all", ALL, {name: [[each[name] for each in group] for group in noisy] for name in names})
+            _mean_row("all", ALL, {name: [[each[name] for each in group] for group in noisy] for name in names}, z)
         )
     return rows
 
 
-def _mean_row(kind: str, name: str, groups: Mapping[str, list[list[Cell]]]) -> Row:
+def _mean_row(kind: str, name: str, groups: Mapping[str, list[list[Cell]]], z: float) -> Row:
     """``groups``: contender -> noises -> cells of its settings. Every noise weighs the same."""
     flat = {contender: [cell for group in each for cell in group] for contender, each in groups.items()}
     failed = {contender: _any_failed(each) for contender, each in flat.items()}
@@ -277,9 +282,9 @@ def _mean_row(kind: str, name: str, groups: Mapping[str, list[list[Cell]]]) -> R
         noise=name,
         setting="",
         cells={},
-        accuracy={c: proportion(_mean(each, "correct"), failed[c]) for c, each in groups.items()},
-        top5={c: proportion(_mean(each, "top5"), failed[c]) for c, each in groups.items()},
-        losses=tuple(_losses(flat, {c: _mean(each, "correct") for c, each in groups.items()})),
+        accuracy={c: proportion(_mean(each, "correct"), failed[c], z) for c, each in groups.items()},
+        top5={c: proportion(_mean(each, "top5"), failed[c], z) for c, each in groups.items()},
+        losses=tuple(_losses(flat, {c: _mean(each, "correct") for c, each in groups.items()}, z)),
     )
 
 
@@ -294,7 +299,7 @@ def _any_failed(cells: Sequence[Cell]) -> int:
 
 
 def _corruption_errors(
-    conditions: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell]
+    conditions: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell], z: float
 ) -> dict[str, CorruptionErrors]:
     """Contender -> its corruption errors; empty where no corruption of ImageNet-C was measured at all severities."""
     settings = {str(level) for level in range(1, SEVERITIES + 1)}
@@ -323,11 +328,12 @@ def _corruption_errors(
             None if clean is None else 1 - cells[clean["cells"][name]].correct,
             wrong.get(original) if original != name else None,
             _any_failed(used),
+            z,
         )
     return found
 
 
-def _losses(cells: Mapping[str, list[Cell]], means: Mapping[str, Values] | None = None) -> list[Loss]:
+def _losses(cells: Mapping[str, list[Cell]], means: Mapping[str, Values] | None, z: float) -> list[Loss]:
     """The losses between the versions of each engine that are present in ``cells``, and between the engines."""
     losses = []
     first_integer = next((name for name in cells if name.rpartition(":")[2] == INTEGER), None)
@@ -335,42 +341,44 @@ def _losses(cells: Mapping[str, list[Cell]], means: Mapping[str, Values] | None 
         for step, first, second in STEPS:
             before, after = f"{engine}:{first}", f"{engine}:{second}"
             if before in cells and after in cells:
-                losses.append(_loss(step, before, after, cells, means))
+                losses.append(_loss(step, before, after, cells, means, z))
         mine = f"{engine}:{INTEGER}"
         if first_integer is not None and mine in cells and mine != first_integer:
-            losses.append(_loss(ENGINE_STEP, first_integer, mine, cells, means))
+            losses.append(_loss(ENGINE_STEP, first_integer, mine, cells, means, z))
     return losses
 
 
 def _loss(
-    step: str, before: str, after: str, cells: Mapping[str, list[Cell]], means: Mapping[str, Values] | None
+    step: str, before: str, after: str, cells: Mapping[str, list[Cell]], means: Mapping[str, Values] | None, z: float
 ) -> Loss:
     first, second = cells[before], cells[after]
     failed = _any_failed([*first, *second])
     changed = np.mean([old.prediction != new.prediction for old, new in zip(first, second, strict=True)], axis=0)
-    distance = _distance([] if step == ENGINE_STEP else [cell.distances[before.rpartition(":")[2]] for cell in second])
+    distance = _distance(
+        [] if step == ENGINE_STEP else [cell.distances[before.rpartition(":")[2]] for cell in second], z
+    )
     if means is not None:
-        difference = paired_difference(means[before], means[after], failed)
-        return Loss(step, before, after, difference, None, None, proportion(changed, failed), distance, None)
+        difference = paired_difference(means[before], means[after], failed, z)
+        return Loss(step, before, after, difference, None, None, proportion(changed, failed, z), distance, None)
     old, new = first[0].correct, second[0].correct
     better, worse = int((new > old).sum()), int((old > new).sum())
     return Loss(
         step,
         before,
         after,
-        paired_difference(old, new, failed),
+        paired_difference(old, new, failed, z),
         better,
         worse,
-        proportion(changed.astype(np.float64), failed),
+        proportion(changed.astype(np.float64), failed, z),
         distance,
         mcnemar(better, worse),
     )
 
 
-def _distance(cells: Sequence[Values]) -> Estimate:
+def _distance(cells: Sequence[Values], z: float) -> Estimate:
     """The mean over pictures of each picture's mean over cells; a picture that lacks one answer has failed."""
     if not cells:
-        return average(np.array([]), 0, "relative distance")
+        return average(np.array([]), 0, "relative distance", z)
     means = np.mean(cells, axis=0)
     known = np.isfinite(means)
-    return average(means[known], int((~known).sum()), "relative distance")
+    return average(means[known], int((~known).sum()), "relative distance", z)

@@ -67,7 +67,7 @@ def short(contender: str, report: Report) -> str:
 
 def headline(report: Report) -> list[str]:
     """What a person wants to know first, in sentences."""
-    lines = [_coverage(report)]
+    lines = [_coverage(report), *_stopping(report)]
     for engine in report.engines:
         clean = report.clean.loss("total", engine) if report.clean else None
         noisy = report.overall.loss("total", engine) if report.overall else None
@@ -88,6 +88,21 @@ def headline(report: Report) -> list[str]:
         share = "no multiply-accumulates" if fraction is None else f"{100 * fraction:.1f} % of multiply-accumulates"
         lines.append(f"{name}: {share} ran on integer kernels ({certificate['evidence']['kernel_class']}).")
     return lines
+
+
+def _stopping(report: Report) -> list[str]:
+    """What a rule that may end the run did, and what it costs."""
+    stopping = report.stopping
+    if stopping is None:
+        return []
+    looks = f"Every interval is widened to hold at all {len(stopping['looks'])} planned looks together."
+    if stopping["enough_at"] is None:
+        return [f"The rule {stopping['rule']} is not met yet. {looks}"]
+    saved = 100 * (1 - stopping["enough_at"] / report.planned_pictures)
+    return [
+        f"The rule {stopping['rule']} was met after {stopping['enough_at']:,} of {report.planned_pictures:,} pictures, "
+        f"which saved {saved:.0f} % of the work. {looks}"
+    ]
 
 
 def movement_table(rows: Sequence[Row], engine: str) -> tuple[list[str], list[list[str]]]:

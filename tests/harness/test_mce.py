@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from harness.estimate import Z
 from harness.mce import (
     ALEXNET_CLEAN_ERROR,
     ALEXNET_ERROR,
@@ -147,7 +148,7 @@ def fifteen(*, without: str = "") -> tuple[list[dict[str, object]], dict[str, Ce
 
 def test_a_run_of_all_fifteen_has_an_mce_for_every_version() -> None:
     conditions, cells = fifteen()
-    found = _corruption_errors(conditions, cells)
+    found = _corruption_errors(conditions, cells, Z)
     assert list(found) == ["ort-cpu:fp32", "ort-cpu:integer"]
     for version, errors in found.items():
         lists = {n: [float(1 - cells[f"{version} {n}:{s}"].correct.mean()) for s in range(1, 6)] for n in ERRORS}
@@ -159,14 +160,14 @@ def test_a_run_of_all_fifteen_has_an_mce_for_every_version() -> None:
 
 
 def test_procedural_frost_never_stands_for_frost() -> None:
-    found = _corruption_errors(*fifteen(without="frost"))
+    found = _corruption_errors(*fifteen(without="frost"), Z)
     assert all(errors.mce is None and "frost" not in errors.each for errors in found.values())
 
 
 def test_every_form_shows_what_is_complete_and_says_what_is_missing(finished: Path) -> None:
     conditions, cells = fifteen()
     few = [each for each in conditions if each["noise"] in (CLEAN, "contrast")]
-    report = replace(report_from_store(Store(finished)), corruption_errors=_corruption_errors(few, cells))
+    report = replace(report_from_store(Store(finished)), corruption_errors=_corruption_errors(few, cells, Z))
     header, body, note = corruption_error_table(report)
     assert header[1:] == ["fp32", "integer"]
     assert [line[0] for line in body] == ["contrast"]
@@ -190,4 +191,4 @@ def test_classes_other_than_imagenets_have_no_ratio_to_alexnet(
 
 def test_a_run_without_a_complete_corruption_has_no_errors() -> None:
     conditions, cells = fifteen()
-    assert _corruption_errors([each for each in conditions if each["setting"] in ("", "1")], cells) == {}
+    assert _corruption_errors([each for each in conditions if each["setting"] in ("", "1")], cells, Z) == {}

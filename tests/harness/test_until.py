@@ -1,0 +1,115 @@
+"""Until: a run ends when its rule is met, and looking often does not make it wrong more often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import HarnessError
+from harness.estimate import paired_difference
+from harness.looks import FIRST_LOOK, GROWTH, looks, z_from_looks
+from harness.progress import Progress
+from harness.recipe import Recipe
+from harness.report.build import Report
+from harness.report.text import headline
+from harness.session import execute
+from harness.speed import Speed
+from harness.store import STOPPING, Store
+from harness.until import Until, until_from_text
+from tests.harness.conftest import copy_pictures
+from tests.harness.test_resume import rows_of
+
+
+@given(st.integers(1, 2_000_000))
+def test_looks_grow_and_end_with_the_run(total: int) -> None:
+    planned = looks(total)
+    assert planned[-1] == total
+    assert all(first < second for first, second in pairwise(planned))
+    assert all(second <= first * GROWTH + 1 for first, second in pairwise(planned))
+    assert planned[0] == min(FIRST_LOOK, total)
+
+
+def test_all_looks_together_are_wrong_in_fewer_than_one_run_in_twenty_and_naive_ones_are_not() -> None:
+    draw = np.random.default_rng(0)
+    total, truth, runs = 3000, -0.02, 400
+    planned = looks(total)
+    wrong = {"naive": 0, "planned": 0}
+    for _ in range(runs):
+        before = (draw.random(total) < 0.8).astype(np.float64)
+        lost = draw.random(total)
+        after = np.where(before == 1, lost >= 0.05, lost < 0.10).astype(np.float64)  # 0.8 * 0.05 lost, 0.2 * 0.1 won
+        for name, z in (("naive", 1.96), ("planned", z_from_looks(len(planned)))):
+            seen = (paired_difference(before[:n], after[:n], 0, z) for n in planned)
+            wrong[name] += any(not (each.low or 0.0) <= truth <= (each.high or 0.0) for each in seen)
+    assert wrong["planned"] / runs < 0.05
+    assert wrong["naive"] / runs > 0.10
+
+
+@pytest.mark.parametrize("text", ["ci", "ci<", "ci>1", "ci<0", "speed<1", "ci<-1", "gate"])
+def test_another_rule_is_refused(text: str) -> None:
+    with pytest.raises(HarnessError, match="expected a rule such as"):
+        until_from_text(text)
+
+
+def test_a_rule_is_read() -> None:
+    assert until_from_text(" ci < 0.50 ") == Until("ci", 0.5)
+    assert str(until_from_text("drop<2")) == "drop<2"
+
+
+@pytest.fixture
+def many(small: Recipe, tmp_path: Path) -> Recipe:
+    """192 pictures under two conditions, so that there are looks before the end."""
+    data = copy_pictures(Path(replace(small).data), tmp_path / "many", per_class=1)
+    for number in range(12):
+        for picture in list(data.glob("*/*.jpg")) + list(data.glob("*/*.png")):
+            if "-copy" not in picture.name:
+                content = picture.read_bytes()
+                picture.with_name(f"{picture.stem}-copy{number}{picture.suffix}").write_bytes(content)
+    return replace(small, data=str(data), noise=("clean", "brightness:5"), engines=("ort-cpu",))
+
+
+def test_a_run_ends_when_its_rule_is_met_and_goes_on_without_it(
+    many: Recipe, run_recipe: Callable[..., Report], tmp_path: Path
+) -> None:
+    speed = Speed(workers=0, callers=2)
+    early = execute(many, tmp_path / "early", speed, Progress(), until_from_text("ci<30"))
+    assert early.stopping is not None
+    assert early.stopping["enough_at"] == early.pictures < early.planned_pictures
+    assert f"was met after {early.pictures} of" in " ".join(headline(early))
+    again = execute(many, tmp_path / "early", speed, Progress(), until_from_text("ci<30"))
+    assert again.pictures == early.pictures
+    whole = execute(many, tmp_path / "early", speed, Progress())
+    assert whole.pictures == whole.planned_pictures
+    assert whole.stopping is None
+    assert not (tmp_path / "early" / STOPPING).exists()
+    run_recipe(many, "whole", speed)
+    assert rows_of(tmp_path / "early").equals(rows_of(tmp_path / "whole"))
+
+
+def test_a_rule_that_is_never_met_measures_everything_with_wider_intervals(many: Recipe, tmp_path: Path) -> None:
+    report = execute(many, tmp_path / "run", Speed(workers=0, callers=2), Progress(), until_from_text("ci<0.01"))
+    assert report.pictures == report.planned_pictures
+    assert report.stopping is not None
+    assert report.stopping["enough_at"] is None
+    widened = report.rows[0].accuracy["ort-cpu:fp32"]
+    Store(tmp_path / "run").remove(STOPPING)
+    plain = execute(many, tmp_path / "run", Speed(workers=0, callers=2), Progress()).rows[0].accuracy["ort-cpu:fp32"]
+    assert widened.value == plain.value
+    assert (widened.low or 0) < (plain.low or 0)
+
+
+def test_a_drop_is_certain_in_either_direction(many: Recipe, tmp_path: Path) -> None:
+    report = execute(many, tmp_path / "run", Speed(workers=0, callers=2), Progress())
+    assert Until("drop", 90.0).reached(report)  # nothing loses so much
+    assert not Until("drop", 0.5).reached(report)  # and nobody knows so well
+    loss = report.rows[0].losses[0]
+    lost = replace(loss, step="total", difference=replace(loss.difference, value=-0.3, low=-0.4, high=-0.2))
+    failing = replace(report, rows=(replace(report.rows[0], losses=(lost,)),))
+    assert Until("drop", 10.0).reached(failing)
