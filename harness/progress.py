@@ -31,10 +31,14 @@ class Advance:
 
 
 class Progress:
-    """Bars on standard error; nothing at all when it is not a terminal."""
+    """Bars on standard error, which are left out when it is not a terminal, and lines."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
+
+    def say(self, text: str) -> None:
+        """One line that a person should see, terminal or not."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def over(self, what: str, items: Sequence[T]) -> Iterator[T]:
         """The same items under a bar of their own."""

@@ -71,6 +71,9 @@ def run(
     Raises:
         HarnessError: the disk is full. Interrupting is safe too: complete parts stay.
     """
+    damaged = store.remove_damaged_parts()
+    if damaged:
+        progress.say(f"warning: {', '.join(damaged)} of {store.folder} cannot be read and will be measured again")
     slices = slices_from_samples(made.scored.samples)
     missing = [each for each in slices if not store.has_part(each.index)]
     total = len(made.scored.samples)

@@ -51,6 +51,7 @@ SCHEMA = pa.schema(
     ]
 )
 TIMING = b"qharness.timing"
+PARQUET = b"PAR1"  # how such a file begins and ends
 STOPPING = "stopping.json"
 FULL = "the disk is full; what was measured before is kept. Free some space and repeat the command"
 
@@ -158,8 +159,15 @@ class Store:
         return self.folder / name
 
     def has_part(self, index: int) -> bool:
-        """Whether the part is complete."""
+        """Whether the part is there, whole or not."""
         return self._part(index).exists()
+
+    def remove_damaged_parts(self) -> list[str]:
+        """Remove parts that are not whole any more, so that they are measured again; returns their names."""
+        damaged = [part for part in self.parts() if not _intact(part)]
+        for part in damaged:
+            part.unlink()
+        return [part.name for part in damaged]
 
     def write_part(self, index: int, records: Sequence[Record], timing: dict[str, Any]) -> None:
         """Store a part. Timing travels as metadata: it is no row, and differs between equal runs.
@@ -201,10 +209,13 @@ class Store:
             return connection.sql(sql).fetchnumpy()
 
     def _records(self, connection: duckdb.DuckDBPyConnection) -> None:
-        parts = [str(part) for part in self.parts()]
+        parts = self.parts()
         if not parts:
             raise HarnessError(f"{self.folder} holds no results yet; qharness run continues it")
-        connection.read_parquet(parts).create_view("records")
+        for part in parts:
+            if not _intact(part):
+                raise HarnessError(f"{part} is damaged; qharness run on this run measures its pictures again")
+        connection.read_parquet([str(part) for part in parts]).create_view("records")
 
     def _part(self, index: int) -> Path:
         return self.folder / "parts" / f"{index:06d}.parquet"
@@ -223,6 +234,16 @@ class Store:
             if is_full(error):
                 raise HarnessError(f"{FULL} (writing {path})") from error
             raise
+
+
+def _intact(part: Path) -> bool:
+    """Whether a Parquet file is there from its first bytes to its last ones."""
+    with part.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size < 2 * len(PARQUET):
+            return False
+        file.seek(-len(PARQUET), os.SEEK_END)
+        return file.read() == PARQUET
 
 
 def _difference(old: Any, new: Any, where: str = "") -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.recipe import Recipe, toml_from_recipe
-from harness.report.build import Report
+from harness.report.build import Report, report_from_store
 from harness.speed import Speed
 from harness.store import Store
 
@@ -126,6 +126,26 @@ def test_an_unfinished_part_is_never_read(
     torn = tmp_path / "run" / "parts" / ".000001.parquet.unfinished"
     torn.write_bytes(Store(finished).parts()[1].read_bytes()[:100])
     run_recipe(small)
+    assert rows_of(tmp_path / "run").equals(rows_of(finished))
+
+
+@pytest.mark.parametrize("keep", [0, 4, 0.5, -1])
+def test_a_part_that_was_cut_off_is_said_and_measured_again(
+    small: Recipe,
+    run_recipe: Callable[..., Report],
+    tmp_path: Path,
+    finished: Path,
+    capfd: pytest.CaptureFixture[str],
+    keep: float,
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    part = Store(tmp_path / "run").parts()[1]
+    content = part.read_bytes()
+    part.write_bytes(content[: int(keep * len(content)) if 0 < keep < 1 else int(keep)])
+    with pytest.raises(HarnessError, match="is damaged"):
+        report_from_store(Store(tmp_path / "run"))
+    run_recipe(small)
+    assert f"warning: {part.name}" in capfd.readouterr().err
     assert rows_of(tmp_path / "run").equals(rows_of(finished))
 
 
