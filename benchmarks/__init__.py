@@ -8,7 +8,7 @@ from __future__ import annotations
 # name -> module with ``measure(folder) -> Figure``
 BENCHMARKS = {
     "demo": "benchmarks.demo_time",
-    "throughput": "benchmarks.throughput",
+    "pipeline": "benchmarks.pipeline",
     "memory": "benchmarks.memory",
     "noise": "benchmarks.noise",
     "engines": "benchmarks.engines",

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import statistics
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -24,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.figure import Figure
+from benchmarks.peers import installed, python_of
 from harness.demo.embedded import demo_recipe
 from harness.memory import keep_freed_memory
 from noise.base import MissingData
@@ -33,16 +32,6 @@ SEVERITIES = (1, 3, 5)
 SIDE = 224
 ROUNDS = 3
 SECONDS = 0.1
-HOME = Path(__file__).parent.parent / ".venv-peers"
-
-# name -> (what to install, the Python that has wheels of all of it; None: this one)
-PEERS: Mapping[str, tuple[Sequence[str], str | None]] = {
-    "imagecorruptions 1.1.2": (
-        ("imagecorruptions==1.1.2", "numpy<2", "scikit-image<0.20", "setuptools<81"),
-        "python3.10",
-    ),
-    "imagecorruptions-imaug 1.1.5": (("imagecorruptions-imaug==1.1.5",), None),
-}
 
 
 class Peer:
@@ -51,7 +40,7 @@ class Peer:
     def __init__(self, name: str, picture: Path) -> None:
         self.name = name
         self.process = subprocess.Popen(
-            [_python_of(name), "-W", "ignore", str(Path(__file__).with_name("peer.py")), str(picture)],
+            [python_of(name), "-W", "ignore", str(Path(__file__).with_name("peer.py")), str(picture)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -88,7 +77,7 @@ def measure(folder: Path) -> Figure:
     rows: list[dict[str, str | int | float]] = []
     slowest = (0.0, "")
     with ExitStack() as stack:
-        peers = [stack.enter_context(closing(Peer(name, folder / "picture.npy"))) for name in _installed()]
+        peers = [stack.enter_context(closing(Peer(name, folder / "picture.npy"))) for name in installed()]
         for name in names:
             cells = [_cell(picture, name, severity, peers) for severity in SEVERITIES]
             row: dict[str, str | int | float] = {
@@ -169,26 +158,6 @@ def _two_threads(picture: npt.NDArray[np.uint8], names: Sequence[str]) -> float:
                 seconds.append(time.perf_counter() - started)
         ratios.append(seconds[0] / seconds[1])
     return max(ratios)
-
-
-def _installed() -> list[str]:
-    """The peers that can run here; makes their environments where they are missing."""
-    return [name for name in PEERS if Path(_python_of(name)).exists() or _install(name)]
-
-
-def _install(name: str) -> bool:
-    requirements, wanted = PEERS[name]
-    python = shutil.which(wanted) if wanted else sys.executable
-    if python is None:
-        print(f"{name} is left out: it needs {wanted}, which is not on the path")
-        return False
-    subprocess.run([python, "-m", "venv", str(HOME / name)], check=True)
-    subprocess.run([_python_of(name), "-m", "pip", "install", "--quiet", *requirements], check=True)
-    return True
-
-
-def _python_of(name: str) -> str:
-    return str(HOME / name / "bin" / "python")
 
 
 def _joined(values: Iterable[float]) -> str:

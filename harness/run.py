@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 
 from harness.batches import Bundle, Preparation, bundles_from_slices, pictures_per_bundle
+from harness.extent import Extent
 from harness.feed import Feed, InlineFeed
 from harness.line import Line
 from harness.memory import keep_freed_memory
@@ -28,7 +29,7 @@ from harness.results import Results
 from harness.samples import Sample
 from harness.speed import Speed, Staff
 from harness.store import Store
-from harness.until import Lookout, Until
+from harness.until import Lookout
 from harness.workers import feed_from_workers
 
 AHEAD = 4  # bundles per worker or caller that may be out at once
@@ -64,20 +65,20 @@ class Trial:
 
 
 def run(
-    made: Plan, contenders: Sequence[Contender], store: Store, speed: Speed, until: Until | None, progress: Progress
+    made: Plan, contenders: Sequence[Contender], store: Store, speed: Speed, extent: Extent, progress: Progress
 ) -> None:
-    """Measure what the store does not hold yet, or as much of it as the rule ``until`` wants to know.
+    """Measure what the store does not hold yet, as far as the extent goes.
 
     Raises:
         HarnessError: the disk is full. Interrupting is safe too: complete parts stay.
     """
-    damaged = store.remove_damaged_parts()
-    if damaged:
-        progress.say(f"warning: {', '.join(damaged)} of {store.folder} cannot be read and will be measured again")
-    slices = slices_from_samples(made.scored.samples)
+    for part in store.damaged_parts():
+        progress.say(f"warning: {part} is damaged and will be measured again")
+        part.unlink()
+    slices = [each for each in slices_from_samples(made.scored.samples) if extent.shard.owns(each.index)]
     missing = [each for each in slices if not store.has_part(each.index)]
-    total = len(made.scored.samples)
-    lookout = Lookout(until, store, total)
+    total = sum(len(each.samples) for each in slices)
+    lookout = Lookout(extent.until, store, total)
     if not missing:
         return
     if missing == slices[-len(missing) :] and lookout.enough(missing[0].start):

@@ -17,6 +17,7 @@ from harness.checks import certificates, check_contenders, check_presets, check_
 from harness.conditions import Finding
 from harness.environment import environment
 from harness.errors import HarnessError
+from harness.extent import Extent, Shard
 from harness.plan import Plan, plan
 from harness.prepare import Contender, prepare
 from harness.progress import Progress
@@ -27,23 +28,24 @@ from harness.run import run
 from harness.samples import UNREADABLE
 from harness.speed import Speed
 from harness.store import Store
-from harness.until import Until
 
 
-def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress, until: Until | None = None) -> Report:
+def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress, extent: Extent | None = None) -> Report:
     """Plan, prepare, measure and report. Where ``folder`` holds the same run already, only what is missing.
 
     Args:
-        until: ends the run early; ``None`` measures everything.
+        extent: how much of it; ``None`` is everything.
 
     Raises:
         HarnessError, ArtifactError, ExportError, EngineError: the message says what to change; nothing that
             was measured is lost.
     """
+    extent = extent or Extent()
     made = plan(recipe)
     store = Store(folder)
     store.create()
     with store.locked():
+        extent.claim(store)
         _keep_recipe(store, recipe)
         contents = made.scored.contents(progress)
         source = made.calibration.source()
@@ -53,17 +55,18 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress, unti
         store.claim(identity(made, contenders, fingerprint, made.calibration.describe(source)))
         if not (folder / "prepared.json").exists():
             store.write_json("prepared.json", _prepared(made, contenders, findings, progress))
-        run(made, contenders, store, _safe(speed, store), until, progress)
+        run(made, contenders, store, _safe(speed, store), extent, progress)
         report = report_from_store(store)
         write_reports(report, store)
     return report
 
 
-def default_folder(recipe: Recipe) -> Path:
+def default_folder(recipe: Recipe, shard: Shard) -> Path:
     """Where a run goes that was given no folder: the same recipe always finds its own run again."""
     text = json.dumps(asdict(recipe), sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-    return Path("qharness-runs") / f"{Path(recipe.model).stem}-{digest}"
+    part = f"-{shard.number}of{shard.of}" if shard.of > 1 else ""
+    return Path("qharness-runs") / f"{Path(recipe.model).stem}-{digest}{part}"
 
 
 def identity(

@@ -119,7 +119,7 @@ class Store:
             HarnessError: the folder holds another run; the message names the first difference.
         """
         if self.claimed:
-            difference = _difference(self.read_json("run.json")["identity"], identity)
+            difference = first_difference(self.read_json("run.json")["identity"], identity)
             if difference:
                 raise HarnessError(
                     f"{self.folder} holds a run that differs in {difference}; "
@@ -162,12 +162,9 @@ class Store:
         """Whether the part is there, whole or not."""
         return self._part(index).exists()
 
-    def remove_damaged_parts(self) -> list[str]:
-        """Remove parts that are not whole any more, so that they are measured again; returns their names."""
-        damaged = [part for part in self.parts() if not _intact(part)]
-        for part in damaged:
-            part.unlink()
-        return [part.name for part in damaged]
+    def damaged_parts(self) -> list[Path]:
+        """Parts that are not whole any more."""
+        return [part for part in self.parts() if not _intact(part)]
 
     def write_part(self, index: int, records: Sequence[Record], timing: dict[str, Any]) -> None:
         """Store a part. Timing travels as metadata: it is no row, and differs between equal runs.
@@ -246,11 +243,11 @@ def _intact(part: Path) -> bool:
         return file.read() == PARQUET
 
 
-def _difference(old: Any, new: Any, where: str = "") -> str:
+def first_difference(old: Any, new: Any, where: str = "") -> str:
     """The path of the first difference between two JSON values, with both values; "" when they are equal."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            found = _difference(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+            found = first_difference(old.get(key), new.get(key), f"{where}.{key}" if where else key)
             if found:
                 return found
         return ""

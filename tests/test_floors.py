@@ -23,6 +23,7 @@ FLOORS = set(MAY_IMPORT) | {"tests"}
 # Packages beyond the base, and the only modules that may import them.
 HEAVY = {
     "onnxruntime": {
+        "benchmarks/script.py",
         "engines/nbits_probe.py",
         "engines/ort.py",
         "engines/ort_certificate.py",
@@ -34,7 +35,7 @@ HEAVY = {
         "exporters/targets.py",
         "harness/demo/train.py",
     },
-    "torch": {"benchmarks/vit.py", "harness/demo/train.py"},
+    "torch": {"benchmarks/script.py", "benchmarks/vit.py", "harness/demo/train.py"},
     "torchvision": set(),
     "tensorrt": set(),
     "pycuda": set(),

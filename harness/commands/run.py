@@ -1,4 +1,4 @@
-"""``run``, ``plan`` and ``demo``: the straight line, its cost, and the whole line on what is embedded."""
+"""``run``, ``merge``, ``plan`` and ``demo``: the straight line, its cost, and the whole line on what is embedded."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from rich.console import Console
 from harness.commands.options import add_recipe, add_speed, recipe_from_options, speed_from_options
 from harness.cost import cost_of, cost_report
 from harness.demo.embedded import demo_recipe
+from harness.extent import Extent, Shard, shard_from_text
+from harness.merge import merge
 from harness.plan import plan
 from harness.progress import Progress
 from harness.recipe import Recipe
@@ -20,10 +22,12 @@ from harness.report.terminal import terminal_report
 from harness.report.write import HTML
 from harness.session import default_folder, execute
 from harness.store import Store
-from harness.until import FORMS, Until, until_from_text
+from harness.until import FORMS, until_from_text
 
 if TYPE_CHECKING:
     from harness.commands.options import Commands
+
+EVERYTHING = Extent()
 
 
 def add(commands: Commands) -> None:
@@ -39,7 +43,13 @@ def add(commands: Commands) -> None:
     add_speed(run)
     forms = "; ".join(f"{name}<POINTS: {meaning}" for name, meaning in FORMS.items())
     run.add_argument("--until", metavar="RULE", help=f"stop when enough is known, such as ci<0.5. {forms}")
+    run.add_argument("--shard", metavar="I/N", help="measure every N-th part here; qharness merge joins the folders")
     run.set_defaults(command=_run)
+
+    merged = commands.add_parser("merge", help="join the shards of a run, and prove that nothing is missing or double")
+    merged.add_argument("shards", nargs="+", metavar="SHARD", help="the folders of run --shard")
+    merged.add_argument("-o", "--output", metavar="RUN", required=True, help="the folder of the whole run")
+    merged.set_defaults(command=_merge)
 
     planned = commands.add_parser("plan", help="the grid, its size and its cost; measures nothing")
     add_recipe(planned)
@@ -52,8 +62,11 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
-    until = until_from_text(options.until) if options.until else None
-    return _measure(recipe_from_options(options), options, console, until)
+    extent = Extent(
+        until_from_text(options.until) if options.until else None,
+        shard_from_text(options.shard) if options.shard else Shard(),
+    )
+    return _measure(recipe_from_options(options), options, console, extent)
 
 
 def _demo(options: argparse.Namespace, console: Console) -> int:
@@ -71,10 +84,17 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _measure(recipe: Recipe, options: argparse.Namespace, console: Console, until: Until | None = None) -> int:
-    folder = Path(options.output) if options.output else default_folder(recipe)
+def _merge(options: argparse.Namespace, console: Console) -> int:
+    folder = Path(options.output)
+    console.print(terminal_report(merge([Path(shard) for shard in options.shards], folder)))
+    console.print(f"\nReport: {(folder / HTML).resolve()}")
+    return 0
+
+
+def _measure(recipe: Recipe, options: argparse.Namespace, console: Console, extent: Extent = EVERYTHING) -> int:
+    folder = Path(options.output) if options.output else default_folder(recipe, extent.shard)
     before = len(Store(folder).parts())
-    report = execute(recipe, folder, speed_from_options(options), Progress(), until)
+    report = execute(recipe, folder, speed_from_options(options), Progress(), extent)
     console.print(terminal_report(report))
     if before and before == len(Store(folder).parts()):
         console.print("\nNothing was left to measure: this run had all it needs. Delete its folder to measure again.")

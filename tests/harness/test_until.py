@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from harness.errors import HarnessError
 from harness.estimate import paired_difference
+from harness.extent import Extent
 from harness.looks import FIRST_LOOK, GROWTH, looks, z_from_looks
 from harness.progress import Progress
 from harness.recipe import Recipe
@@ -79,11 +80,11 @@ def test_a_run_ends_when_its_rule_is_met_and_goes_on_without_it(
     many: Recipe, run_recipe: Callable[..., Report], tmp_path: Path
 ) -> None:
     speed = Speed(workers=0, callers=2)
-    early = execute(many, tmp_path / "early", speed, Progress(), until_from_text("ci<30"))
+    early = execute(many, tmp_path / "early", speed, Progress(), Extent(until_from_text("ci<30")))
     assert early.stopping is not None
     assert early.stopping["enough_at"] == early.pictures < early.planned_pictures
     assert f"was met after {early.pictures} of" in " ".join(headline(early))
-    again = execute(many, tmp_path / "early", speed, Progress(), until_from_text("ci<30"))
+    again = execute(many, tmp_path / "early", speed, Progress(), Extent(until_from_text("ci<30")))
     assert again.pictures == early.pictures
     whole = execute(many, tmp_path / "early", speed, Progress())
     assert whole.pictures == whole.planned_pictures
@@ -94,7 +95,9 @@ def test_a_run_ends_when_its_rule_is_met_and_goes_on_without_it(
 
 
 def test_a_rule_that_is_never_met_measures_everything_with_wider_intervals(many: Recipe, tmp_path: Path) -> None:
-    report = execute(many, tmp_path / "run", Speed(workers=0, callers=2), Progress(), until_from_text("ci<0.01"))
+    report = execute(
+        many, tmp_path / "run", Speed(workers=0, callers=2), Progress(), Extent(until_from_text("ci<0.01"))
+    )
     assert report.pictures == report.planned_pictures
     assert report.stopping is not None
     assert report.stopping["enough_at"] is None

@@ -1,0 +1,214 @@
+"""The whole line against the script that anybody would write, and against the least that the cores must do.
+
+Everything happens in one run, a few pictures each in turn. "bound" is what preparing a picture once under every
+condition and asking every engine takes, each measured alone with all cores at it, over the cores: no line can do less.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks.figure import Figure
+from benchmarks.null_engine import use_null_engine
+from benchmarks.peers import installed, python_of
+from benchmarks.resnet50 import write_resnet50
+from engines.base import Array, Engine, call
+from harness.batches import Bundle, Preparation, Preparer
+from harness.memory import keep_freed_memory
+from harness.meter import usable_cores
+from harness.plan import Plan, plan
+from harness.prepare import Contender, prepare
+from harness.progress import Progress
+from harness.recipe import Recipe
+from harness.registry import engine_opener
+from harness.samples import Sample
+from harness.session import execute
+from harness.speed import Speed
+from harness.store import Store
+from noise.corrupt import corruption_names
+
+CORES = usable_cores()
+BATCH = 4
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of the table.
+
+    Args:
+        name: what is measured.
+        recipe: model, pictures, noises and engines.
+        script_pictures: how many the scripts get; they are slow.
+    """
+
+    name: str
+    recipe: Recipe
+    script_pictures: int
+
+
+def measure(folder: Path) -> Figure:
+    """MobileNetV2 under all nineteen corruptions, ResNet-50 under three, and an engine that does nothing."""
+    settings = _settings(folder)
+    rows = [_row(each, folder / str(index)) for index, each in enumerate(settings)]
+    rows.append(_null_row(settings[0].recipe, folder / "null"))
+    sentences = [f"{row['what']}: {row['sentence']}" for row in rows]
+    return Figure("Pipeline", [{k: v for k, v in row.items() if k != "sentence"} for row in rows], " ".join(sentences))
+
+
+def _settings(folder: Path) -> list[Setting]:
+    data = Path(os.environ["QHARNESS_DATA"])
+    pictures = str(data / "imagenet" / "photos")
+    nineteen = [name for name in corruption_names() if name != "procedural_frost"]  # a stand-in, the twentieth
+    every = ("clean", *(f"{name}:3" for name in nineteen))
+    some = ("clean", "gaussian_noise:3", "glass_blur:3", "jpeg_compression:3")
+    engines = ("ort-cpu:fp32", "ort-cpu:integer")
+    common = Recipe(model="", data=pictures, engines=engines, calibration_pictures=32)
+    resnet50 = write_resnet50(folder / "resnet50.onnx")
+    mobilenet = str(data / "models" / "mobilenetv2_tf.onnx")
+    return [
+        Setting("MobileNetV2, 20 conditions", replace(common, model=mobilenet, noise=every, limit=60), 4),
+        Setting("ResNet-50, 4 conditions", replace(common, model=str(resnet50.path), noise=some, limit=60), 10),
+    ]
+
+
+def _row(setting: Setting, folder: Path) -> dict[str, str | float]:
+    made = plan(setting.recipe)
+    conditions, engines = len(made.distinct), len(made.versions)
+    ours = _pictures_per_second(setting.recipe, folder / "run")
+    contenders = prepare(made, folder / "artifacts", Progress())
+    bound = CORES / (_prepare_seconds(made) + _infer_seconds(made, contenders))
+    row: dict[str, str | float] = {
+        "what": setting.name,
+        "qharness evaluations/s": round(ours * conditions * engines, 1),
+        "bound / qharness": round(bound / ours, 3),
+    }
+    sentence = f"{bound / ours:.2f} times the bound"
+    for peer in installed("torch", "onnxruntime"):
+        theirs = _script_pictures_per_second(made, contenders, peer, setting.script_pictures)
+        row[f"qharness / script with {peer}"] = round(ours / theirs, 2)
+        sentence += f", {ours / theirs:.1f} times as fast as the script with {peer}"
+    print(row, flush=True)
+    return {**row, "sentence": sentence + "."}
+
+
+def _pictures_per_second(recipe: Recipe, folder: Path) -> float:
+    """The pace of a run while it measures: calibration, checks and reports happen once, however many pictures."""
+    execute(recipe, folder, Speed(batch=BATCH), Progress())
+    parts = Store(folder).timings()
+    steady = parts[len(parts) // 4 :]  # the first quarter is spent on warming up and choosing
+    return float(sum(part["pictures"] for part in steady) / sum(part["wall_seconds"] for part in steady))
+
+
+def _prepare_seconds(made: Plan) -> float:
+    """Seconds of one core for one picture under every condition, all cores at work."""
+    return 1.0 / _bare_pictures_per_second(made) * CORES
+
+
+def _bare_pictures_per_second(made: Plan) -> float:
+    """Pictures per second of a bare loop in one process per core."""
+    samples = made.scored.samples[: 8 * CORES]
+    shares = [samples[core::CORES] for core in range(CORES)]
+    with ProcessPoolExecutor(CORES, get_context("spawn")) as pool:
+        job = partial(_bare_loop, made.preparation(BATCH))
+        list(pool.map(job, shares))  # imports, compilation
+        spans = list(pool.map(job, shares))
+    return sum(len(share) / seconds for share, seconds in zip(shares, spans, strict=True))
+
+
+def _bare_loop(preparation: Preparation, samples: Sequence[Sample]) -> float:
+    cv2.setNumThreads(1)
+    keep_freed_memory()
+    preparer, place = Preparer(preparation), preparation.place()
+    started = time.perf_counter()
+    for sample in samples:
+        for _ in preparer.batches(Bundle(0, (sample,)), lambda: place):
+            pass
+    return time.perf_counter() - started
+
+
+def _infer_seconds(made: Plan, contenders: Sequence[Contender]) -> float:
+    """Seconds of one core for all answers about one picture, all cores at work."""
+    preparation = made.preparation(BATCH)
+    bundle = Bundle(0, made.scored.samples[:1])
+    batches = [each.inputs.copy() for each in Preparer(preparation).batches(bundle, preparation.place)]
+    seconds = 0.0
+    for contender in contenders:
+        with closing(engine_opener(contender.engine)(contender.artifact, contender.options)) as engine:
+            feeds = [{contender.artifact.input.name: inputs} for inputs in batches if len(inputs)]
+            seconds += _with_all_cores(partial(_ask, engine, feeds))
+    return seconds
+
+
+def _ask(engine: Engine, feeds: Sequence[Mapping[str, Array]]) -> None:
+    for feed in feeds:
+        call(engine, feed)
+
+
+def _with_all_cores(job: Callable[[], object]) -> float:
+    """Seconds that one call of a job takes while every core does the same."""
+
+    def repeat(_: int) -> tuple[int, float]:
+        job()
+        started = time.perf_counter()
+        count = 0
+        while count < 3 or time.perf_counter() < started + 2.0:
+            job()
+            count += 1
+        return count, time.perf_counter() - started
+
+    with ThreadPoolExecutor(CORES) as pool:
+        done = list(pool.map(repeat, range(CORES)))
+    return float(np.mean([seconds / count for count, seconds in done]))
+
+
+def _script_pictures_per_second(made: Plan, contenders: Sequence[Contender], peer: str, pictures: int) -> float:
+    """Pictures under all conditions by all engines per second, in the peer's environment."""
+    samples = made.scored.samples[:pictures]
+    wish = {
+        "models": [str(contender.artifact.path) for contender in contenders],
+        "pictures": [str(sample.path) for sample in samples],
+        "corruptions": [condition.noise for condition in made.distinct],
+        "severity": 3,
+        "batch": BATCH,
+        "workers": CORES,
+        "threads": CORES,
+        "resize": 256,
+        "size": made.row_shape[-1],
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    }
+    script = str(Path(__file__).with_name("script.py"))
+    done = subprocess.run(
+        [python_of(peer), "-W", "ignore", script, json.dumps(wish)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return len(samples) / float(done.stdout.splitlines()[-1])
+
+
+def _null_row(recipe: Recipe, folder: Path) -> dict[str, str | float]:
+    """An engine that answers at once: what the line itself costs."""
+    use_null_engine()
+    recipe = replace(recipe, engines=("null:fp32",), limit=120)
+    made = plan(recipe)
+    bare = _bare_pictures_per_second(made)
+    ours = _pictures_per_second(recipe, folder / "run")
+    overhead_us = 1e6 * CORES * (1 / ours - 1 / bare) / len(made.distinct)
+    return {
+        "what": "null engine, 20 conditions",
+        "qharness evaluations/s": round(ours * len(made.distinct), 1),
+        "bound / qharness": round(bare / ours, 3),
+        "sentence": f"{ours / bare:.2f} of a bare loop's rate, {overhead_us:.0f} microseconds of a core per picture "
+        f"and condition.",
+    }

@@ -1,0 +1,85 @@
+"""``bench``: latency and throughput as deployed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from harness.bench import Load, Measurement, bench
+from harness.commands.options import add_recipe, recipe_from_options
+from harness.plan import plan
+from harness.prepare import prepare
+from harness.progress import Progress
+
+if TYPE_CHECKING:
+    from harness.commands.options import Commands
+
+NOTE = (
+    "From the encoded picture to the answer, corruption itself left out. 95 % intervals; shorter than MLPerf's ten "
+    "minutes, so no submission. 'no engine' is the harness alone."
+)
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    command = commands.add_parser("bench", help="latency and throughput as deployed, in the scenarios of MLPerf")
+    add_recipe(command)
+    default = Load()
+    command.add_argument(
+        "--seconds", type=float, default=default.seconds, metavar="S", help="for each number; default: %(default)s"
+    )
+    command.add_argument(
+        "--streams",
+        type=int,
+        default=default.streams,
+        metavar="N",
+        help="pictures in one query of multi-stream and offline; default: %(default)s",
+    )
+    command.add_argument(
+        "--callers", type=int, default=default.callers, metavar="N", help="of offline; default: one per core"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(command=_bench)
+
+
+def _bench(options: argparse.Namespace, console: Console) -> int:
+    load = Load(options.seconds, options.streams, options.callers)
+    recipe = recipe_from_options(options)
+    if options.noise is None and Path(options.target).suffix != ".toml":
+        recipe = replace(recipe, noise=("clean",))
+    made = plan(recipe)
+    progress = Progress()
+    with tempfile.TemporaryDirectory() as folder:
+        measured = bench(made, prepare(made, Path(folder), progress), load, progress)
+    if options.json:
+        print(json.dumps([each.describe() for each in measured], indent=1))
+    else:
+        groups: dict[tuple[str, str], list[Measurement]] = {}
+        for each in measured:
+            groups.setdefault((each.condition, each.scenario), []).append(each)
+        for group in groups.values():
+            console.print(_table(group))
+        console.print(NOTE)
+    return 0
+
+
+def _table(measured: list[Measurement]) -> Table:
+    """One scenario under one condition."""
+    first = measured[0]
+    table = Table(title=f"{first.scenario}, {first.condition}: {first.metric}", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("version", no_wrap=True)
+    for title in ("value", "95 %", "queries", "engine ms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for each in measured:
+        low, high = ("-" if end is None else f"{end:.2f}" for end in (each.low, each.high))
+        numbers = (f"{each.value:.2f}", f"{low} to {high}", f"{each.n:,}", f"{each.engine_ms:.2f}")
+        table.add_row(each.contender, *numbers)
+    return table
