@@ -63,7 +63,7 @@ def measure(folder: Path) -> Figure:
     """MobileNetV2 under all nineteen corruptions, ResNet-50 under three, and an engine that does nothing."""
     settings = _settings(folder)
     rows = [_row(each, folder / str(index)) for index, each in enumerate(settings)]
-    rows.append(_null_row(settings[0].recipe, folder / "null"))
+    rows.append({**dict.fromkeys(rows[0], "-"), **_null_row(settings[0].recipe, folder / "null")})
     sentences = [f"{row['what']}: {row['sentence']}" for row in rows]
     return Figure("Pipeline", [{k: v for k, v in row.items() if k != "sentence"} for row in rows], " ".join(sentences))
 

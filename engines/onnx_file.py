@@ -93,7 +93,7 @@ def external_files(path: Path, model: onnx.ModelProto) -> list[Path]:
             continue
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
         file = (folder / location).resolve()
-        if folder not in file.parents:
+        if folder not in file.parents or ".." in Path(location).parts:
             raise ArtifactError(
                 f"{path}: the weights of {tensor.name!r} lie at {location!r}, outside the model's folder; "
                 f"export the model again with its weights beside it"

@@ -119,8 +119,10 @@ def observer_factory(method: str) -> Callable[[], Observer]:
         make(parameter)
     except ExportError:
         raise
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise HarnessError(f"the calibration method {name!r} cannot take {text!r}: {error}") from error
+    except TypeError as error:
+        raise HarnessError(f"the calibration method {name!r} takes no number; write it without :{text}") from error
     return lambda: make(parameter)
 
 

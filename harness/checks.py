@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines import ENGINES
 from engines.base import Engine, EngineError, call
 from engines.certificate import Certificate
 from engines.cpu import SATURATING
@@ -101,6 +102,21 @@ def _check_outputs(contender: Contender, outputs: Batch) -> list[Finding]:
         return []
     hint = f'put "output_kind" into {contender.artifact.path.name}.json'
     return [Finding("outputs", "warning", f"{contender.name}: {text}; {hint}")]
+
+
+def check_targets(contenders: Sequence[Contender]) -> list[Finding]:
+    """Files that were made for another runtime than the one that is asked to run them on integers."""
+    findings = []
+    for contender in contenders:
+        made_for = contender.artifact.made_by.get("quantisation", {}).get("target")
+        suits = ENGINES[contender.engine].quantised_for
+        if contender.version == INTEGER and made_for and suits and made_for != suits:
+            text = (
+                f"{contender.artifact.path.name} was quantised for {made_for}, and {contender.engine} wants {suits}: "
+                f"there it may run in float or slower; see the share of integer kernels, or quantize --for {suits}"
+            )
+            findings.append(Finding("target", "warning", text))
+    return findings
 
 
 def check_saturation(contenders: Sequence[Contender], kernel_classes: Mapping[str, str]) -> list[Finding]:

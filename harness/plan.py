@@ -144,7 +144,8 @@ def _samples(recipe: Recipe, artifact: Artifact, *, needs_calibration: bool) -> 
     """The scored samples and the calibration samples; the two never overlap."""
     everything = samples_from_folder(Path(recipe.data), artifact, recipe.seed)
     if not needs_calibration:
-        scored, calibration = everything.samples, SampleSet(everything.folder, ())
+        where = Path(recipe.calibration) if recipe.calibration else everything.folder
+        scored, calibration = everything.samples, SampleSet(where, ())
     elif recipe.calibrate:
         other = samples_from_folder(Path(recipe.calibrate), artifact, recipe.seed)
         scored = everything.samples

@@ -13,7 +13,7 @@ from typing import Any
 
 from exporters.base import Source
 from harness.calibrate import calibration_findings, leaks
-from harness.checks import certificates, check_contenders, check_presets, check_saturation, facts
+from harness.checks import certificates, check_contenders, check_presets, check_saturation, check_targets, facts
 from harness.conditions import Finding
 from harness.environment import environment
 from harness.errors import HarnessError
@@ -161,6 +161,7 @@ def _prepared(
         advance()
         findings = [*known, *made.findings, *_calibration_findings(contenders)]
         kernel_classes = {name: each["facts"].get("kernel_class", "") for name, each in described.items()}
+        findings += check_targets(contenders)
         findings += check_saturation(contenders, kernel_classes)
         findings += check_contenders(made, contenders)
         advance()

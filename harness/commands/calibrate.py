@@ -12,7 +12,7 @@ from rich.console import Console
 from exporters import METHODS
 from exporters.base import write_calibration
 from harness.calibrate import calibration_findings, calibration_from_job
-from harness.commands.files import job_for_file
+from harness.commands.files import check_output, job_for_file
 from harness.commands.options import add_model, names, recipe_from_options
 from harness.progress import Progress
 
@@ -45,6 +45,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> int:
         calibration_pictures=options.pictures,
         calibration_noise=options.noise or recipe.calibration_noise,
     )
+    check_output(options.output, recipe)
     calibration = calibration_from_job(job_for_file(recipe, console), Progress())
     path = Path(options.output)
     write_calibration(calibration, path)

@@ -19,7 +19,7 @@ from exporters import METHODS, TARGETS
 from exporters.int4_options import METHODS as INT4_METHODS
 from exporters.int4_options import Int4Options, check_target
 from harness.calibrate import CLEAN, calibration_findings, calibration_from_job, pictures_of
-from harness.commands.files import job_for_file, scored_samples
+from harness.commands.files import check_output, job_for_file, scored_samples, with_chosen_preprocessing
 from harness.commands.options import add_model, add_quantisation, names, recipe_from_options
 from harness.conditions import conditions_from_recipe
 from harness.errors import HarnessError
@@ -66,6 +66,8 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
     recipe = recipe_from_options(options, scores=options.sensitivity)
     if not options.output and not options.sensitivity:
         raise HarnessError("say where the new model goes: -o FILE.onnx")
+    if options.output:
+        check_output(options.output, recipe)
     if options.to == "int4":
         return _quantize_int4(recipe, options, console)
     target = quantisation_target(options.goal)
@@ -105,7 +107,7 @@ def _quantize_int4(recipe: Recipe, options: argparse.Namespace, console: Console
     if (wish.rest == "int8" or INT4_METHODS[wish.method].needs_pictures) and not given:
         raise HarnessError(f"rounding by {wish.method}, the rest in {wish.rest}, needs pictures: --calibrate DIR")
     job = job_for_file(recipe, console) if given else None
-    artifact = job.artifact if job else artifact_from_onnx(Path(recipe.model))
+    artifact = job.artifact if job else with_chosen_preprocessing(artifact_from_onnx(Path(recipe.model)), recipe)
 
     def rest_in_int8(halfway: Artifact, path: Path) -> Artifact:
         assert job is not None, "checked above"

@@ -9,6 +9,7 @@ from harness.report.terminal import summary_rows
 from harness.report.text import (
     MOVEMENT,
     STEP_TITLES,
+    corrupted_pictures,
     corruption_error_table,
     headline,
     interval,
@@ -100,7 +101,9 @@ def _provenance(report: Report) -> str:
         "## Provenance",
         f"- pictures: {identity['data']['pictures']} of `{identity['data']['folder']}`, "
         f"fingerprint `{identity['data']['fingerprint']}`",
+        f"- corrupted pictures: {corrupted_pictures(identity['recipe'])}",
         f"- calibration: {identity['calibration']['pictures']} pictures of `{identity['calibration']['folder']}`, "
+        f"by {identity['calibration']['method']} under {' + '.join(identity['calibration']['conditions'])}, "
         f"fingerprint `{identity['calibration']['fingerprint']}`",
         f"- seed: {identity['recipe']['seed']}",
         f"- processor: {identity['environment']['processor']} ({identity['environment']['kernel_class']})",

@@ -14,6 +14,7 @@ from harness.report.terminal import summary_rows
 from harness.report.text import (
     MOVEMENT,
     STEP_TITLES,
+    corrupted_pictures,
     corruption_error_table,
     headline,
     interval,
@@ -248,7 +249,9 @@ def _provenance(report: Report) -> str:
         f"{identity['model']['classes']} classes), SHA-256 {identity['model']['sha256']}",
         "pictures": f"{identity['data']['pictures']} of {identity['data']['folder']}, fingerprint "
         f"{identity['data']['fingerprint']}",
-        "calibration": f"{identity['calibration']['pictures']} of {identity['calibration']['folder']}, fingerprint "
+        "corrupted pictures": corrupted_pictures(identity["recipe"]),
+        "calibration": f"{identity['calibration']['pictures']} of {identity['calibration']['folder']}, by "
+        f"{identity['calibration']['method']} under {' + '.join(identity['calibration']['conditions'])}, fingerprint "
         f"{identity['calibration']['fingerprint']}",
         "preprocessing": " → ".join(
             f"{step['stage']}.{step['name']}({', '.join(f'{k}={v}' for k, v in step['params'].items())})"

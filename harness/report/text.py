@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 from harness.estimate import Estimate
 from harness.mce import missing_corruptions
 from harness.plan import FP32, INTEGER, SIMULATED
+from harness.recipe import IN_MEMORY
 from harness.report.build import ENGINE_STEP, Loss, Report, Row
 
 STEP_TITLES = {
@@ -103,6 +105,13 @@ def _stopping(report: Report) -> list[str]:
         f"The rule {stopping['rule']} was met after {stopping['enough_at']:,} of {report.planned_pictures:,} pictures, "
         f"which saved {saved:.0f} % of the work. {looks}"
     ]
+
+
+def corrupted_pictures(recipe: Mapping[str, Any]) -> str:
+    """Where the corrupted pictures of a run came from: numbers of different forms do not compare."""
+    if recipe["imagenet_c"]:
+        return f"read from {recipe['imagenet_c']}"
+    return "made in memory" if recipe["corruption_form"] == IN_MEMORY else "made, and stored as JPEG of quality 85"
 
 
 def movement_table(rows: Sequence[Row], engine: str) -> tuple[list[str], list[list[str]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from harness import cli
+from harness.cli import main
 from harness.commands import doctor
+from harness.demo.embedded import demo_recipe
 from harness.recipe import Recipe, toml_from_recipe
 from harness.store import Store
 
@@ -173,3 +176,28 @@ def test_a_terminal_sees_progress(small: Recipe, tmp_path: Path) -> None:
     os.close(master)
     assert process.wait() == 0
     assert b"measure" in seen
+
+
+@pytest.mark.parametrize("output", ["model.onnx", "model.onnx.json", "other.onnx.json", "ranges.json"])
+@pytest.mark.parametrize("command", ["quantize", "int4", "sensitivity", "calibrate"])
+def test_no_command_writes_over_what_it_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str, command: str
+) -> None:
+    demo = demo_recipe()
+    shutil.copy(demo.model, tmp_path / "model.onnx")
+    shutil.copy(f"{demo.model}.json", tmp_path / "model.onnx.json")
+    (tmp_path / "ranges.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    ranges = ["--calibration", str(tmp_path / "ranges.json")]
+    words = {
+        "quantize": ["quantize", *ranges],
+        "int4": ["quantize", "--to", "int4", *ranges],
+        "sensitivity": ["quantize", "--sensitivity", "--data", demo.data, *ranges],
+        "calibrate": ["calibrate", "--data", demo.data],
+    }[command]
+    if command == "calibrate" and output == "ranges.json":
+        return  # which replaces ranges by new ones, as asked
+    name, *rest = words
+    assert main([name, str(tmp_path / "model.onnx"), *rest, "-o", str(tmp_path / output)]) == 2
+    assert "choose another name with -o" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
