@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command: Command = options.command
         return command(options, console)
     except KeyboardInterrupt:
-        print("interrupted; everything measured is kept, and the same command continues", file=sys.stderr)
+        kept = "everything measured is kept, and the same command continues"
+        print(f"interrupted; {kept if options.resumes else 'the same command begins again'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output is gone. Python would complain once more when it closes the pipe.
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="qharness",
         description="Does the quantised engine that you are about to ship still see through real-world noise?",
     )
+    parser.set_defaults(resumes=False)  # a command whose work survives an interruption says so
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in MODULES:
         module.add(commands)

@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
     corrupt.add_argument("--size", type=int, default=224, metavar="PIXELS", help="of the result; default: %(default)s")
     corrupt.add_argument("--frost-overlays", metavar="DIR", help="ImageNet-C's photographs of frost")
     corrupt.add_argument("--workers", type=int, default=0, metavar="N", help="pictures at once; default: cores")
-    corrupt.set_defaults(command=_corrupt)
+    corrupt.set_defaults(command=_corrupt, resumes=True)
 
 
 def _corrupt(options: argparse.Namespace, console: Console) -> int:

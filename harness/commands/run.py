@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
     demo = commands.add_parser("demo", help="the whole line on the embedded network and pictures")
     _add_output(demo)
     add_speed(demo)
-    demo.set_defaults(command=_demo)
+    demo.set_defaults(command=_demo, resumes=True)
 
     run = commands.add_parser("run", help="measure a model; continues where an earlier run stopped")
     add_recipe(run)
@@ -44,7 +44,7 @@ def add(commands: Commands) -> None:
     forms = "; ".join(f"{name}<POINTS: {meaning}" for name, meaning in FORMS.items())
     run.add_argument("--until", metavar="RULE", help=f"stop when enough is known, such as ci<0.5. {forms}")
     run.add_argument("--shard", metavar="I/N", help="measure every N-th part here; qharness merge joins the folders")
-    run.set_defaults(command=_run)
+    run.set_defaults(command=_run, resumes=True)
 
     merged = commands.add_parser("merge", help="join the shards of a run, and prove that nothing is missing or double")
     merged.add_argument("shards", nargs="+", metavar="SHARD", help="the folders of run --shard")

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from engines.onnx_file import artifact_from_onnx
 from harness import cli
 from harness.cli import main
 from harness.commands import doctor
 from harness.demo.embedded import demo_recipe
 from harness.recipe import Recipe, toml_from_recipe
 from harness.store import Store
+from noise.presets import pipeline_from_preset
 
 ROOT = Path(__file__).parents[2]
 
@@ -201,3 +203,22 @@ def test_no_command_writes_over_what_it_reads(
     assert main([name, str(tmp_path / "model.onnx"), *rest, "-o", str(tmp_path / output)]) == 2
     assert "choose another name with -o" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_chosen_preprocessing_and_the_target_stay_with_what_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pictures: Path
+) -> None:
+    model, made = tmp_path / "bare.onnx", tmp_path / "made.onnx"
+    shutil.copy(demo_recipe().model, model)
+    chosen = ["--calibrate", str(pictures), "--calibration-pictures", "8", "--preprocess", "tensorflow"]
+    assert main(["quantize", str(model), *chosen, "--for", "tensorrt", "-o", str(made)]) == 0
+    sidecar = json.loads(Path(f"{made}.json").read_text())
+    assert tuple(sidecar["preprocessing"]) == tuple(
+        pipeline_from_preset("tensorflow", size=artifact_from_onnx(model).size[0], layout="nchw").describe()
+    )
+    capsys.readouterr()
+    run = ["run", str(made), "--data", str(pictures), "--limit", "4", "--noise", "clean", "-o", str(tmp_path / "run")]
+    assert main(run) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "made.onnx was quantised for tensorrt, and ort-cpu wants ort-cpu" in out
+    assert "was assumed" not in out
