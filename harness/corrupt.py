@@ -110,7 +110,8 @@ class Request:
 class Outcome:
     """What a folder of corrupted pictures came to.
 
-    ``changed`` counts the pictures whose line of the manifest is new, ``first_failure`` says which failed and why.
+    ``changed`` counts the pictures that were drawn, or whose line of the manifest is new, ``first_failure`` says
+    which failed and why.
     """
 
     pictures: int
@@ -174,7 +175,8 @@ def corrupt_folder(folder: Path, out: Path, request: Request, form: str, speed: 
             for known, entry in results:
                 if entry != known:
                     manifest.append(entry)
-                    changed += 1
+                drawn = entry is not known and "error" not in entry
+                changed += drawn or entry != known
                 if "error" in entry:
                     failures += 1
                     first_failure = first_failure or f"{entry['picture']}: {entry['error']}"
@@ -212,11 +214,7 @@ class Work:
         except OSError as error:
             return self._failed(picture, f"read: {error}")
         digest = hashlib.sha256(data).hexdigest()
-        if (
-            known
-            and known.get("source_sha256") == digest
-            and all((self.out / name).is_file() for name in known["files"])
-        ):
+        if known and known.get("source_sha256") == digest and self._intact(known["files"]):
             return known
         files: dict[str, str] = {}
         for prepared in self.tree.walk(data, picture, self.request.seed):
@@ -228,6 +226,15 @@ class Work:
                 file.write(content)
             files[name] = hashlib.sha256(content).hexdigest()
         return {"picture": picture, "source_sha256": digest, "files": files}
+
+    def _intact(self, files: Mapping[str, str]) -> bool:
+        """Whether every file is there with the bytes that the manifest knows."""
+        try:
+            return all(
+                hashlib.sha256((self.out / name).read_bytes()).hexdigest() == digest for name, digest in files.items()
+            )
+        except OSError:
+            return False
 
     def _failed(self, picture: str, error: str) -> Entry:
         """Its line, and none of its files: a picture is there under all conditions or under none."""

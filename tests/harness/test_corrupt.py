@@ -430,3 +430,16 @@ def test_a_sheet_is_the_same_every_time_and_another_with_another_seed(tmp_path: 
     first = sheet(data, "a.png", request).tobytes()
     assert sheet(data, "a.png", request).tobytes() == first
     assert sheet(data, "a.png", replace(request, seed=1)).tobytes() != first
+
+
+def test_a_file_that_was_changed_or_removed_is_drawn_again_and_counted(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make(folder, out)
+    before = files_of(out)
+    assert make(folder, out).changed == 0
+    first, second, *_ = sorted(out.rglob("*.png"))
+    first.write_bytes(b"x")
+    second.unlink()
+    outcome = make(folder, out)
+    assert 1 <= outcome.changed <= 2
+    assert files_of(out) == before
