@@ -219,7 +219,7 @@ class TestEveryMethod:
     [
         ("entropie", HarnessError, "no calibration method 'entropie'; did you mean 'entropy'"),
         ("percentile:much", HarnessError, "'percentile' cannot take 'much'"),
-        ("minmax:3", HarnessError, "'minmax' cannot take '3'"),
+        ("minmax:3", HarnessError, "'minmax' takes no number"),
         ("percentile:0.999", ExportError, "above 50, at most 100; got 0.999"),
         ("percentile:101", ExportError, "above 50, at most 100; got 101"),
         ("moving-average:0", ExportError, "above 0, at most 1; got 0"),

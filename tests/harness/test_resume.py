@@ -145,7 +145,7 @@ def test_a_part_that_was_cut_off_is_said_and_measured_again(
     with pytest.raises(HarnessError, match="is damaged"):
         report_from_store(Store(tmp_path / "run"))
     run_recipe(small)
-    assert f"warning: {part.name}" in capfd.readouterr().err
+    assert f"{part} is damaged and will be measured again" in capfd.readouterr().err
     assert rows_of(tmp_path / "run").equals(rows_of(finished))
 
 
