@@ -10,13 +10,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from engines.onnx_file import artifact_from_onnx
 from harness import cli
 from harness.cli import main
-from harness.commands import doctor
+from harness.commands import doctor, run
 from harness.demo.embedded import demo_recipe
 from harness.recipe import Recipe, toml_from_recipe
 from harness.store import Store
@@ -98,13 +99,27 @@ def test_a_bug_is_shown_whole_and_exits_three(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_ctrl_c_says_that_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted() -> object:
+@pytest.mark.parametrize(
+    ("module", "work", "arguments", "message"),
+    [
+        (doctor, "doctor_report", ["doctor"], "interrupted; the same command begins again"),
+        (run, "execute", ["demo"], "the same command continues"),
+    ],
+)
+def test_ctrl_c_says_whether_the_work_is_kept(
+    module: ModuleType,
+    work: str,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(doctor, "doctor_report", interrupted)
-    assert cli.main(["doctor"]) == 130
-    assert "the same command continues" in capsys.readouterr().err
+    monkeypatch.setattr(module, work, interrupted)
+    assert cli.main(arguments) == 130
+    assert message in capsys.readouterr().err
 
 
 def test_report_prints_what_is_asked_for(finished: Path) -> None:
