@@ -30,7 +30,7 @@ from exporters.ranges.minmax import MinMax
 from exporters.targets import ort_cpu
 from harness.demo.embedded import demo_recipe
 from harness.preprocess import compile_tree
-from harness.samples import samples_from_folder
+from harness.samples import samples_from_data
 from noise.base import Pipeline
 from noise.presets import pipeline_from_preset
 
@@ -122,7 +122,7 @@ def _pictures(
     folder: Path, artifact: Artifact, pipeline: Pipeline, which: slice
 ) -> tuple[Floats, npt.NDArray[np.int64]]:
     tree = compile_tree([pipeline])
-    samples = samples_from_folder(folder, artifact, SEED).samples[which]
+    samples = samples_from_data(str(folder), "", artifact, SEED).samples[which]
     tensors = [prepared.tensor for sample in samples for prepared in tree.walk_sample(sample, SEED)]
     ready = [tensor for tensor in tensors if tensor is not None]
     if len(ready) != len(samples):

@@ -23,7 +23,7 @@ from harness.estimate import paired_difference
 from harness.preprocess import compile_tree
 from harness.registry import engine_opener, quantisation_target
 from harness.report.text import points
-from harness.samples import samples_from_folder
+from harness.samples import samples_from_data
 from noise.presets import pipeline_from_preset
 
 # network -> the preset for photographs; with "-crop" for the pictures that are resized already
@@ -80,7 +80,7 @@ def _subject(data: Path, name: str) -> Subject:
 def _pictures(folder: Path, artifact: Artifact, preset: str, count: int | None) -> tuple[Inputs, npt.NDArray[np.int64]]:
     tree = compile_tree([pipeline_from_preset(preset, size=artifact.size[0], layout=artifact.layout)])
     tensors, labels = [], []
-    for sample in samples_from_folder(folder, artifact, SEED).samples[:count]:
+    for sample in samples_from_data(str(folder), "", artifact, SEED).samples[:count]:
         for prepared in tree.walk_sample(sample, SEED):
             if prepared.tensor is not None:
                 tensors.append(prepared.tensor)

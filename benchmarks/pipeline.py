@@ -179,7 +179,7 @@ def _script_pictures_per_second(made: Plan, contenders: Sequence[Contender], pee
     samples = made.scored.samples[:pictures]
     wish = {
         "models": [str(contender.artifact.path) for contender in contenders],
-        "pictures": [str(sample.path) for sample in samples],
+        "pictures": [str(Path(made.scored.source, sample.id)) for sample in samples],
         "corruptions": [condition.noise for condition in made.distinct],
         "severity": 3,
         "batch": BATCH,

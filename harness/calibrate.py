@@ -64,7 +64,7 @@ class CalibrationJob:
     def describe(self, source: Source) -> dict[str, Any]:
         """What a run's identity says of its calibration; ``source`` is what `source` returned."""
         return {
-            "folder": str(self.samples.folder),
+            "source": self.samples.source,
             "method": source.method,
             "pictures": len(source.pictures),
             "fingerprint": source.picture_list,

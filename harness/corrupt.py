@@ -1,4 +1,4 @@
-"""Corrupt: a folder of pictures becomes a folder of corrupted pictures, laid out as ImageNet-C is.
+"""Corrupt: a data set becomes a folder of corrupted pictures, laid out as ImageNet-C is.
 
 ::
 
@@ -35,7 +35,8 @@ from harness.memory import keep_freed_memory
 from harness.preprocess import compile_tree
 from harness.progress import Progress
 from harness.registry import NOISE_TABLE, noise_settings
-from harness.samples import EXTENSIONS, sample_id
+from harness.samples import unlabelled_from_data
+from harness.sources.base import Locator
 from harness.speed import Speed
 from harness.store import Store
 from noise.base import SMALLEST, Pipeline, Step
@@ -128,44 +129,21 @@ def corruption_steps(noise: str) -> dict[str, Step]:
     return {name: step for name, step in settings.items() if step is not None and step.stage == "sensor"}
 
 
-def pictures_below(folder: Path) -> dict[str, Path]:
-    """Picture id, as in a run, -> file: every picture in a class folder, sorted by id.
-
-    Raises:
-        HarnessError: no such folder, or no pictures in class folders.
-    """
-    if folder.is_file():
-        raise HarnessError(f"{folder} is a file; -o takes a folder DIR/CLASS/PICTURE, and --sheet takes one picture")
-    if not folder.is_dir():
-        raise HarnessError(f"there is no folder {folder}; expected DIR/CLASS/PICTURE")
-    files = {
-        sample_id(path, folder): path
-        for home in folder.iterdir()
-        if home.is_dir() and not home.name.startswith(".")
-        for path in home.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and path.is_file()
-    }
-    if not files:
-        raise HarnessError(
-            f"{folder} holds no pictures in class folders; expected {folder.name}/CLASS/PICTURE with one of "
-            f"{', '.join(EXTENSIONS)}"
-        )
-    return dict(sorted(files.items()))
-
-
-def corrupt_folder(folder: Path, out: Path, request: Request, form: str, speed: Speed, progress: Progress) -> Outcome:
-    """Draw every picture below ``folder`` under every condition, or what is missing of that.
+def corrupt_pictures(data: str, out: Path, request: Request, form: str, speed: Speed, progress: Progress) -> Outcome:
+    """Draw every picture of a data set under every condition, or what is missing of that.
 
     Args:
+        data: what any row of `harness.sources.SOURCES` reads; labels are not needed.
         form: a key of `FORMATS`.
 
     Raises:
         HarnessError: nothing to draw, a place that cannot be used, a full disk. What was drawn is kept.
     """
     work = Work(request, form, out)
-    pictures = pictures_below(folder)
+    samples = unlabelled_from_data(data, request.seed).samples
+    pictures = {sample.id: sample.locator for sample in sorted(samples, key=lambda sample: sample.id)}
     _check_names(pictures, form)
-    _make_folder(out, folder)
+    _make_folder(out, data)
     cv2.setNumThreads(1)  # workers are the parallelism; OpenCV's own threads would fight them for the cores
     keep_freed_memory()
     changed, failures, first_failure = 0, 0, ""
@@ -207,10 +185,10 @@ class Work:
             "environment": environment(),
         }
 
-    def draw(self, picture: str, source: Path, known: Entry | None) -> Entry:
+    def draw(self, picture: str, source: Locator, known: Entry | None) -> Entry:
         """The picture's line of the manifest, after all its files are in place; ``known`` where they were already."""
         try:
-            data = source.read_bytes()
+            data = source.read()
         except OSError as error:
             return self._failed(picture, f"read: {error}")
         digest = hashlib.sha256(data).hexdigest()
@@ -254,7 +232,7 @@ def stored_name(picture: str, form: str) -> str:
 
 
 def _in_order(
-    work: Work, pictures: Mapping[str, Path], manifest: Manifest, workers: int
+    work: Work, pictures: Mapping[str, Locator], manifest: Manifest, workers: int
 ) -> Generator[tuple[Entry | None, Entry], None, None]:
     """For every picture the line that is there and the line that is true, with few pictures in flight."""
     with ExitStack() as stack:
@@ -275,19 +253,21 @@ def _encoded(picture: npt.NDArray[Any] | None, form: str) -> bytes:
     return stored.getvalue()
 
 
-def _check_names(pictures: Mapping[str, Path], form: str) -> None:
-    """Refuse pictures that would be stored under one name, such as a.png and a.png.JPEG."""
+def _check_names(pictures: Mapping[str, Locator], form: str) -> None:
+    """Refuse pictures that would be stored under one name, such as a.png and a.png.JPEG, or outside of the folder."""
     owners: dict[str, str] = {}
     for picture in pictures:
+        if picture.startswith("/") or ".." in picture.split("/"):
+            raise HarnessError(f"{picture} is named by a path outside of the data set, so it has no place in -o")
         name = stored_name(picture, form)
         if owners.setdefault(name, picture) != picture:
             raise HarnessError(f"{owners[name]} and {picture} would both be stored as {name}; rename one")
 
 
-def _make_folder(out: Path, folder: Path) -> None:
-    place, source = out.resolve(), folder.resolve()
+def _make_folder(out: Path, data: str) -> None:
+    place, source = out.resolve(), Path(data).resolve()
     if place == source or source in place.parents:
-        raise HarnessError(f"{out} lies in {folder}, whose pictures are to be read; choose another folder with -o")
+        raise HarnessError(f"{out} lies in {data}, whose pictures are to be read; choose another folder with -o")
     if out.exists() and not out.is_dir():
         raise HarnessError(f"{out} is a file; choose another folder with -o")
     if out.exists() and not (out / MANIFEST).exists() and any(not each.name.startswith(".") for each in out.iterdir()):

@@ -53,7 +53,7 @@ def cost_of(made: Plan, speed: Speed, progress: Progress) -> Cost:
     trial_calibration = calibration.samples[:TRIAL_CALIBRATION]
     few = replace(
         made,
-        calibration=replace(made.calibration, samples=SampleSet(calibration.folder, trial_calibration)),
+        calibration=replace(made.calibration, samples=SampleSet(calibration.source, trial_calibration)),
     )
     pictures = len(made.scored.samples)
     trial = made.scored.samples[: TRIALS_PER_CORE * speed.threads]

@@ -37,19 +37,26 @@ class Shard:
         return {"shard": str(self)}
 
 
+WHOLE = Shard()
+
+
 @dataclass(frozen=True)
 class Extent:
-    """How much of a run is measured.
+    """How much of a run is measured, and where.
 
     Args:
         until: the rule that may end it; ``None`` measures everything.
         shard: the parts that are measured here.
+        ray: address of a Ray cluster that measures them, "local" for one on this machine; "" for none.
     """
 
     until: Until | None = None
-    shard: Shard = Shard()
+    shard: Shard = WHOLE
+    ray: str = ""
 
     def __post_init__(self) -> None:
+        if self.ray and (self.until or self.shard.of > 1):
+            raise HarnessError("--ray measures all parts, in any order; leave --until and --shard out")
         if self.until and self.shard.of > 1:
             raise HarnessError("--until needs all pictures in order, and a shard has only some; leave one of them out")
 

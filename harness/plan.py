@@ -25,7 +25,7 @@ from harness.conditions import Condition, Finding, conditions_from_recipe, pipel
 from harness.errors import HarnessError, unknown
 from harness.recipe import Recipe
 from harness.registry import ENGINE_TABLE, engine_opener
-from harness.samples import Sample, SampleSet, samples_from_folder
+from harness.samples import Sample, SampleSet, samples_from_data, unlabelled_from_data
 from noise.base import Pipeline
 
 # The forms in which a model runs, in the order in which losses are attributed.
@@ -142,35 +142,34 @@ def _needs_calibration(versions: Sequence[tuple[str, str]], artifact: Artifact) 
 
 def _samples(recipe: Recipe, artifact: Artifact, *, needs_calibration: bool) -> tuple[SampleSet, SampleSet]:
     """The scored samples and the calibration samples; the two never overlap."""
-    everything = samples_from_folder(Path(recipe.data), artifact, recipe.seed)
+    everything = samples_from_data(recipe.data, recipe.labels, artifact, recipe.seed)
     if not needs_calibration:
-        where = Path(recipe.calibration) if recipe.calibration else everything.folder
-        scored, calibration = everything.samples, SampleSet(where, ())
+        scored, calibration = everything.samples, SampleSet(recipe.calibration or everything.source, ())
     elif recipe.calibrate:
-        other = samples_from_folder(Path(recipe.calibrate), artifact, recipe.seed)
+        other = unlabelled_from_data(recipe.calibrate, recipe.seed)
         scored = everything.samples
-        calibration = SampleSet(other.folder, other.samples[: recipe.calibration_pictures])
+        calibration = SampleSet(other.source, other.samples[: recipe.calibration_pictures])
         if not recipe.calibration_overlap:
             _check_disjoint(scored, calibration)
     else:
         count = min(recipe.calibration_pictures, len(everything.samples) // 5)
         if count == 0:
             raise HarnessError(
-                f"{everything.folder} has {len(everything.samples)} pictures: too few to set some aside for "
-                f"calibration; give others with --calibrate DIR"
+                f"{everything.source} has {len(everything.samples)} pictures: too few to set some aside for "
+                f"calibration; give others with --calibrate DATA"
             )
-        calibration = SampleSet(everything.folder, everything.samples[:count])
+        calibration = SampleSet(everything.source, everything.samples[:count])
         scored = everything.samples[count:]
-    return SampleSet(everything.folder, scored[: recipe.limit or None]), calibration
+    return SampleSet(everything.source, scored[: recipe.limit or None]), calibration
 
 
 def _check_disjoint(scored: Sequence[Sample], calibration: SampleSet) -> None:
-    paths = {sample.path.resolve() for sample in scored}
-    both = [sample for sample in calibration.samples if sample.path.resolve() in paths]
+    places = {sample.locator for sample in scored}
+    both = [sample for sample in calibration.samples if sample.locator in places]
     if both:
         raise HarnessError(
             f"{len(both)} calibration pictures would also be scored, the first is {both[0].id}; "
-            f"give another folder with --calibrate, or none to have pictures set aside"
+            f"give others with --calibrate, or none to have pictures set aside"
         )
 
 

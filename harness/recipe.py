@@ -16,6 +16,7 @@ import tomli_w
 from engines.base import EngineOptions
 from exporters.base import PER_CHANNEL, Quantisation
 from harness.errors import HarnessError, unknown
+from harness.sources.storage import is_url
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,9 +45,11 @@ class Recipe:
 
     Args:
         model: an ONNX file.
-        data: a folder of pictures, one folder per class.
-        calibrate: another such folder to calibrate on; "" calibrates on pictures of ``data``, which are then
-            not scored.
+        data: the pictures to score, as any row of `harness.sources.SOURCES` reads them: a folder with one folder per
+            class, a .csv, .tar or .parquet files, or a URL of any of these.
+        labels: a file with the labels of ``data`` (`harness.sources.label_file`); "" where it has labels itself.
+        calibrate: other pictures to calibrate on, with or without labels; "" calibrates on pictures of ``data``,
+            which are then not scored.
         calibration_pictures: how many pictures to calibrate on, at most; never more than a fifth of ``data``.
         calibration: a file of ``qharness calibrate`` with ranges that were measured before, instead of ``calibrate``.
         calibration_method: row of `exporters.METHODS`, with its number ("percentile:99.9"); "" for "minmax", or for
@@ -74,6 +77,7 @@ class Recipe:
 
     model: str
     data: str
+    labels: str = ""
     calibrate: str = ""
     calibration_pictures: int = 100
     calibration: str = ""
@@ -148,15 +152,16 @@ def toml_from_recipe(recipe: Recipe) -> str:
 
 
 def resolved(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with absolute paths, so that it means the same from anywhere."""
+    """The recipe with absolute paths, so that it means the same from anywhere; URLs stay as they are."""
 
     def absolute(text: str) -> str:
-        return str((folder / Path(text).expanduser()).resolve()) if text else ""
+        return str((folder / Path(text).expanduser()).resolve()) if text and not is_url(text) else text
 
     return dataclasses.replace(
         recipe,
         model=absolute(recipe.model),
         data=absolute(recipe.data),
+        labels=absolute(recipe.labels),
         calibrate=absolute(recipe.calibrate),
         calibration=absolute(recipe.calibration),
         imagenet_c=absolute(recipe.imagenet_c),

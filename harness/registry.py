@@ -1,8 +1,8 @@
 """Names become functions: the tables of the lower floors, and the entry points of plug-ins.
 
 This is the only place that imports a leaf module by name, so it is the only place that has to say which extra
-is missing. A plug-in adds names through the entry-point groups ``qharness.steps``, ``qharness.noises`` and
-``qharness.engines``; it cannot replace a name that is built in.
+is missing. A plug-in adds names through the entry-point groups ``qharness.steps``, ``qharness.noises``,
+``qharness.engines`` and ``qharness.sources``; it cannot replace a name that is built in.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from exporters import METHODS, TARGETS
 from exporters.base import Calibration, Observer, Picture, Quantisation, Source
 from exporters.int4_options import Int4Options
 from harness.errors import HarnessError, unknown
+from harness.sources import SOURCES
+from harness.sources.base import FindPictures
 from noise import NOISES, STEPS
 from noise.base import MissingData, Step, StepFunction, check_picture
 
@@ -77,6 +79,7 @@ NOISE_TABLE = Table("noise", NOISES, "qharness.noises")
 ENGINE_TABLE = Table("engine", ENGINES, "qharness.engines")
 METHOD_TABLE = Table("calibration method", METHODS, "qharness.methods")
 TARGET_TABLE = Table("quantisation target", TARGETS, "qharness.targets")
+SOURCE_TABLE = Table("data source", SOURCES, "qharness.sources")
 
 
 def import_target(what: str, target: str, extra: str | None) -> Any:
@@ -136,6 +139,15 @@ def engine_opener(name: str) -> OpenEngine:
     return cast(OpenEngine, ENGINE_TABLE.resolve(name))
 
 
+def source_of_pictures(data: str) -> FindPictures:
+    """The source that reads a path or pattern, by its ending; a plug-in's name is the ending that it reads."""
+    for name in SOURCE_TABLE.names():
+        endings = SOURCES[name].endings if name in SOURCES else (f".{name}",)
+        if data.lower().rstrip("/").endswith(endings):
+            return cast(FindPictures, SOURCE_TABLE.resolve(name))
+    return cast(FindPictures, SOURCE_TABLE.resolve("folder"))
+
+
 class Calibrate(Protocol):
     """`exporters.calibration.calibrate`."""
 
@@ -150,6 +162,11 @@ class WriteQdq(Protocol):
     def __call__(
         self, artifact: Artifact, calibration: Calibration, quantisation: Quantisation, target: Any, path: Path
     ) -> Artifact: ...
+
+
+def cluster_runner() -> Callable[..., None]:
+    """`harness.cluster.run_on_cluster`; it needs Ray."""
+    return cast("Callable[..., None]", import_target("--ray", "harness.cluster:run_on_cluster", "ray"))
 
 
 def calibrator() -> Calibrate:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 
 from harness.batches import Bundle, Preparation, bundles_from_slices, pictures_per_bundle
-from harness.extent import Extent
+from harness.extent import WHOLE, Extent, Shard
 from harness.feed import Feed, InlineFeed
 from harness.line import Line
 from harness.memory import keep_freed_memory
@@ -72,11 +72,7 @@ def run(
     Raises:
         HarnessError: the disk is full. Interrupting is safe too: complete parts stay.
     """
-    for part in store.damaged_parts():
-        progress.say(f"warning: {part} is damaged and will be measured again")
-        part.unlink()
-    slices = [each for each in slices_from_samples(made.scored.samples) if extent.shard.owns(each.index)]
-    missing = [each for each in slices if not store.has_part(each.index)]
+    slices, missing = missing_slices(made.scored.samples, store, progress, extent.shard)
     total = sum(len(each.samples) for each in slices)
     lookout = Lookout(extent.until, store, total)
     if not missing:
@@ -88,7 +84,7 @@ def run(
     with ExitStack() as stack:
         line = stack.enter_context(closing(Line(made, contenders, speed.batch, meter)))
         advance = stack.enter_context(progress.task("measure", total=total, done=total - left))
-        Session(line, made.preparation(speed.batch), store, lookout, advance).measure(missing, speed)
+        Session(line, made.preparation(speed.batch), store, lookout.enough, advance).measure(missing, speed)
 
 
 class Session:
@@ -98,14 +94,16 @@ class Session:
         line: the contenders.
         preparation: what turns pictures into batches.
         store: where parts go.
-        lookout: says after every part whether it is enough.
+        enough: is asked after every part whether so many pictures, from the first on, are enough.
         advance: is called for every picture that is done.
     """
 
-    def __init__(self, line: Line, preparation: Preparation, store: Store, lookout: Lookout, advance: Advance) -> None:
+    def __init__(
+        self, line: Line, preparation: Preparation, store: Store, enough: Callable[[int], bool], advance: Advance
+    ) -> None:
         cv2.setNumThreads(1)  # workers and callers are the parallelism; OpenCV's own threads would fight them
         keep_freed_memory()
-        self.line, self.preparation, self.store, self.lookout, self.advance = line, preparation, store, lookout, advance
+        self.line, self.preparation, self.store, self.enough, self.advance = line, preparation, store, enough, advance
         self.trials: list[Trial] = []
 
     def measure(self, slices: Sequence[Slice], speed: Speed) -> None:
@@ -155,7 +153,7 @@ class Session:
                     times.append((time.perf_counter(), len(bundle.samples)))
                     self.advance(len(bundle.samples))
                 self.store.write_part(each.index, records, self._timing(len(each.samples), staff))
-                if self.lookout.enough(each.start + len(each.samples)):
+                if self.enough(each.start + len(each.samples)):
                     return True
         self.trials.append(Trial(staff, _pace(times)))
         return False
@@ -221,6 +219,17 @@ def _pace(times: Sequence[tuple[float, int]]) -> float:
     if len(times) < 2 or times[-1][0] == times[0][0]:
         return 0.0
     return sum(pictures for _, pictures in times[1:]) / (times[-1][0] - times[0][0])
+
+
+def missing_slices(
+    samples: Sequence[Sample], store: Store, progress: Progress, shard: Shard = WHOLE
+) -> tuple[list[Slice], list[Slice]]:
+    """The slices that a shard owns, and those of them that the store does not hold. A damaged part is removed."""
+    for part in store.damaged_parts():
+        progress.say(f"warning: {part} is damaged and will be measured again")
+        part.unlink()
+    slices = [each for each in slices_from_samples(samples) if shard.owns(each.index)]
+    return slices, [each for each in slices if not store.has_part(each.index)]
 
 
 def pictures_per_part(total: int) -> int:

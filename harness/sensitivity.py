@@ -152,7 +152,7 @@ def _inputs(study: Study, folder: Path, progress: Progress) -> tuple[dict[str, A
             files[each.condition][len(labels)] = each.tensor
         labels.append(sample.label)
     if not labels:
-        raise HarnessError(f"none of the {len(study.samples.samples)} pictures of {study.samples.folder} can be read")
+        raise HarnessError(f"none of the {len(study.samples.samples)} pictures of {study.samples.source} can be read")
     return {name: file[: len(labels)] for name, file in zip(names, files, strict=True)}, np.array(labels)
 
 

@@ -22,6 +22,7 @@ from harness.plan import Plan, plan
 from harness.prepare import Contender, prepare
 from harness.progress import Progress
 from harness.recipe import Recipe, read_recipe, toml_from_recipe
+from harness.registry import cluster_runner
 from harness.report.build import Report, report_from_store
 from harness.report.write import write_reports
 from harness.run import run
@@ -55,7 +56,11 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress, exte
         store.claim(identity(made, contenders, fingerprint, made.calibration.describe(source)))
         if not (folder / "prepared.json").exists():
             store.write_json("prepared.json", _prepared(made, contenders, findings, progress))
-        run(made, contenders, store, _safe(speed, store), extent, progress)
+        speed = _safe(speed, store)
+        if extent.ray:
+            cluster_runner()(extent.ray, made, contenders, store, speed, progress)
+        else:
+            run(made, contenders, store, speed, extent, progress)
         report = report_from_store(store)
         write_reports(report, store)
     return report
@@ -89,7 +94,7 @@ def identity(
         },
         "preprocessing": made.pipeline.describe(),
         "data": {
-            "folder": str(made.scored.folder),
+            "source": made.scored.source,
             "pictures": len(made.scored.samples),
             "fingerprint": fingerprint,
         },

@@ -40,7 +40,8 @@ HEAVY = {
     "tensorrt": set(),
     "pycuda": set(),
     "cuda": set(),
-    "ray": set(),
+    "ray": {"harness/cluster.py"},
+    "fsspec": {"harness/sources/storage.py"},
     "openvino": {"engines/openvino.py", "engines/openvino_certificate.py"},
 }
 FORBIDDEN_NAMES = {"utils.py", "common.py", "helpers.py"}

@@ -55,7 +55,7 @@ def test_real_models_run_on_integer_kernels_and_keep_their_accuracy(
 def test_calibration_on_another_folder_scores_every_picture(real_data: Path, tmp_path: Path) -> None:
     report = measure(real_data, tmp_path / "run", "squeezenet1.1.onnx", "imagenet", calibrate="val227")
     assert report.identity["calibration"]["pictures"] == 32
-    assert report.identity["calibration"]["folder"].endswith("val227")
+    assert report.identity["calibration"]["source"].endswith("val227")
 
 
 def test_a_wrong_assumption_about_preprocessing_is_found_out(real_data: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``corrupt``: corrupted copies of a folder of pictures, or a sheet of one."""
+"""``corrupt``: corrupted copies of a data set, or a sheet of one picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from harness.commands.options import names
-from harness.corrupt import FORMATS, JPEG, SEVERITIES, Outcome, Request, corrupt_folder, corruption_steps
+from harness.corrupt import FORMATS, JPEG, SEVERITIES, Outcome, Request, corrupt_pictures, corruption_steps
 from harness.errors import HarnessError
 from harness.progress import Progress
 from harness.registry import NOISE_TABLE, missing_data
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Describe the command."""
-    corrupt = commands.add_parser("corrupt", help="corrupted copies of a folder of pictures, or a sheet of one")
-    corrupt.add_argument("target", metavar="DIR|PICTURE", help="one folder per class; with --sheet one picture")
+    corrupt = commands.add_parser("corrupt", help="corrupted copies of a data set, or a sheet of one picture")
+    corrupt.add_argument(
+        "target", metavar="DATA|PICTURE", help="a folder, .csv, .tar or .parquet files; with --sheet one picture"
+    )
     corrupt.add_argument("-o", "--output", metavar="OUT", help="write OUT/NAME/SEVERITY/CLASS/FILE; continues")
     corrupt.add_argument("--sheet", metavar="FILE.png", help="draw every corruption of one picture side by side")
     corrupt.add_argument(
@@ -43,18 +45,17 @@ def add(commands: Commands) -> None:
 
 def _corrupt(options: argparse.Namespace, console: Console) -> int:
     if bool(options.output) == bool(options.sheet):
-        raise HarnessError("say what to draw: either -o OUT for a folder of pictures, or --sheet FILE.png for one")
+        raise HarnessError("say what to draw: either -o OUT for a data set, or --sheet FILE.png for one picture")
     if options.frost_overlays:
         use_folder(Path(options.frost_overlays))
     noise = _all_corruptions(console) if options.noise is None else options.noise
     request = Request(noise, _severities(options.severity), options.seed, options.size)
-    target = Path(options.target)
     if options.sheet:
-        write_sheet(target, Path(options.sheet), request)
+        write_sheet(Path(options.target), Path(options.sheet), request)
         console.print(f"Sheet: {Path(options.sheet).resolve()}", markup=False)
         return 0
     speed = Speed(options.workers)
-    outcome = corrupt_folder(target, Path(options.output), request, options.format, speed, Progress())
+    outcome = corrupt_pictures(options.target, Path(options.output), request, options.format, speed, Progress())
     console.print(_outcome_text(outcome), markup=False)
     return 0
 

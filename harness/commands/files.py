@@ -14,7 +14,7 @@ from harness.calibrate import CalibrationJob, job_from_recipe, leaks
 from harness.conditions import pipeline_from_recipe
 from harness.errors import HarnessError
 from harness.recipe import Recipe
-from harness.samples import UNREADABLE, SampleSet, samples_from_folder
+from harness.samples import UNREADABLE, SampleSet, samples_from_data, unlabelled_from_data
 
 
 def job_for_file(recipe: Recipe, console: Console) -> CalibrationJob:
@@ -25,11 +25,11 @@ def job_for_file(recipe: Recipe, console: Console) -> CalibrationJob:
     """
     artifact = artifact_from_onnx(Path(recipe.model))
     if not recipe.calibrate and not recipe.calibration:
-        raise HarnessError("quantising needs ranges: give pictures with --calibrate DIR, or --calibration FILE")
-    samples = SampleSet(Path(recipe.calibrate), ())
+        raise HarnessError("quantising needs ranges: give pictures with --calibrate DATA, or --calibration FILE")
+    samples = SampleSet("", ())
     if recipe.calibrate:
-        everything = samples_from_folder(Path(recipe.calibrate), artifact, recipe.seed)
-        samples = SampleSet(everything.folder, everything.samples[: recipe.calibration_pictures])
+        everything = unlabelled_from_data(recipe.calibrate, recipe.seed)
+        samples = SampleSet(everything.source, everything.samples[: recipe.calibration_pictures])
     pipeline, assumed = pipeline_from_recipe(recipe, artifact)
     artifact = with_chosen_preprocessing(artifact, recipe)
     job, replaced = job_from_recipe(recipe, artifact, pipeline, samples)
@@ -51,8 +51,8 @@ def scored_samples(recipe: Recipe, job: CalibrationJob) -> SampleSet:
     Raises:
         HarnessError: a picture would be calibrated on and scored.
     """
-    everything = samples_from_folder(Path(recipe.data), job.artifact, recipe.seed)
-    samples = SampleSet(everything.folder, everything.samples[: recipe.limit or None])
+    everything = samples_from_data(recipe.data, recipe.labels, job.artifact, recipe.seed)
+    samples = SampleSet(everything.source, everything.samples[: recipe.limit or None])
     copies = leaks(job.source(), samples.contents(), UNREADABLE)
     if copies:
         raise HarnessError(

@@ -41,8 +41,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Everything that a recipe may say."""
     add_model(parser)
-    parser.add_argument("--data", metavar="DIR", help="pictures to score, one folder per class")
-    parser.add_argument("--calibrate", metavar="DIR", help="pictures to calibrate on; default: some of --data")
+    parser.add_argument("--data", metavar="DATA", help="pictures to score: a folder, .csv, .tar or .parquet files")
+    parser.add_argument("--labels", metavar="FILE", help="the labels of --data, where it has none itself")
+    parser.add_argument("--calibrate", metavar="DATA", help="pictures to calibrate on; default: some of --data")
     parser.add_argument("--calibration", metavar="FILE", help="ranges from qharness calibrate, instead of new ones")
     parser.add_argument("--method", metavar="NAME", help="of calibration; default minmax")
     parser.add_argument("--noise", type=names, metavar="NAMES", help="NAME or NAME:SETTING, with commas")
@@ -90,7 +91,10 @@ def recipe_from_options(options: argparse.Namespace, *, scores: bool = True) -> 
             raise HarnessError(f"there is no recipe {target}")
         return resolved(replace(read_recipe(target), **changes), Path.cwd())
     if scores and not options.data:
-        raise HarnessError(f"qharness needs pictures: add --data FOLDER, one folder per class, to {target}")
+        raise HarnessError(
+            f"qharness needs pictures: add --data DATA to {target}; a folder with one folder per class, a .csv, "
+            f".tar or .parquet files"
+        )
     return resolved(Recipe(**{"data": "", **changes, "model": options.target}), Path.cwd())
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from harness.commands.options import add_recipe, add_speed, recipe_from_options, speed_from_options
 from harness.cost import cost_of, cost_report
 from harness.demo.embedded import demo_recipe
-from harness.extent import Extent, Shard, shard_from_text
+from harness.extent import WHOLE, Extent, shard_from_text
 from harness.merge import merge
 from harness.plan import plan
 from harness.progress import Progress
@@ -44,6 +44,7 @@ def add(commands: Commands) -> None:
     forms = "; ".join(f"{name}<POINTS: {meaning}" for name, meaning in FORMS.items())
     run.add_argument("--until", metavar="RULE", help=f"stop when enough is known, such as ci<0.5. {forms}")
     run.add_argument("--shard", metavar="I/N", help="measure every N-th part here; qharness merge joins the folders")
+    run.add_argument("--ray", metavar="ADDRESS", help="measure on a Ray cluster; local: on one of this machine's own")
     run.set_defaults(command=_run, resumes=True)
 
     merged = commands.add_parser("merge", help="join the shards of a run, and prove that nothing is missing or double")
@@ -64,7 +65,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace, console: Console) -> int:
     extent = Extent(
         until_from_text(options.until) if options.until else None,
-        shard_from_text(options.shard) if options.shard else Shard(),
+        shard_from_text(options.shard) if options.shard else WHOLE,
+        options.ray or "",
     )
     return _measure(recipe_from_options(options), options, console, extent)
 

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.estimate import Estimate, Values, Z, average, mcnemar, paired_difference, proportion
+from harness.labels import IMAGENET_CLASSES
 from harness.looks import z_from_looks
 from harness.mce import ALEXNET_ERROR, SEVERITIES, CorruptionErrors, corruption_errors
 from harness.plan import FP32, INTEGER, SIMULATED
 from harness.report.timing import timing_from_parts
-from harness.samples import IMAGENET_CLASSES
 from harness.store import STOPPING, Store
 
 SCHEMA_VERSION = 3

@@ -99,10 +99,10 @@ def _provenance(report: Report) -> str:
     files = [[name, facts["file"], facts["sha256"]] for name, facts in report.contenders.items()]
     lines = [
         "## Provenance",
-        f"- pictures: {identity['data']['pictures']} of `{identity['data']['folder']}`, "
+        f"- pictures: {identity['data']['pictures']} of `{identity['data']['source']}`, "
         f"fingerprint `{identity['data']['fingerprint']}`",
         f"- corrupted pictures: {corrupted_pictures(identity['recipe'])}",
-        f"- calibration: {identity['calibration']['pictures']} pictures of `{identity['calibration']['folder']}`, "
+        f"- calibration: {identity['calibration']['pictures']} pictures of `{identity['calibration']['source']}`, "
         f"by {identity['calibration']['method']} under {' + '.join(identity['calibration']['conditions'])}, "
         f"fingerprint `{identity['calibration']['fingerprint']}`",
         f"- seed: {identity['recipe']['seed']}",

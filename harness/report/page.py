@@ -59,7 +59,7 @@ def page(report: Report) -> str:
 def _subtitle(report: Report) -> str:
     data, machine = report.identity["data"], report.identity["environment"]
     return (
-        f"<p class='soft'>{report.pictures} pictures of <code>{escape(data['folder'])}</code> on "
+        f"<p class='soft'>{report.pictures} pictures of <code>{escape(data['source'])}</code> on "
         f"{escape(machine['processor'])} ({escape(machine['kernel_class'])})</p>"
     )
 
@@ -247,10 +247,10 @@ def _provenance(report: Report) -> str:
     facts = {
         "model": f"{identity['model']['file']} ({identity['model']['output_kind']}, "
         f"{identity['model']['classes']} classes), SHA-256 {identity['model']['sha256']}",
-        "pictures": f"{identity['data']['pictures']} of {identity['data']['folder']}, fingerprint "
+        "pictures": f"{identity['data']['pictures']} of {identity['data']['source']}, fingerprint "
         f"{identity['data']['fingerprint']}",
         "corrupted pictures": corrupted_pictures(identity["recipe"]),
-        "calibration": f"{identity['calibration']['pictures']} of {identity['calibration']['folder']}, by "
+        "calibration": f"{identity['calibration']['pictures']} of {identity['calibration']['source']}, by "
         f"{identity['calibration']['method']} under {' + '.join(identity['calibration']['conditions'])}, fingerprint "
         f"{identity['calibration']['fingerprint']}",
         "preprocessing": " → ".join(

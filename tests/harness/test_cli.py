@@ -70,7 +70,7 @@ def test_without_a_folder_the_same_command_finds_its_run_again(small: Recipe, tm
     ("arguments", "message"),
     [
         (("run", "nowhere.onnx", "--data", "."), "there is no model file"),
-        (("run", "m.onnx"), "add --data FOLDER"),
+        (("run", "m.onnx"), "add --data DATA"),
         (("run", "nowhere.toml"), "there is no recipe nowhere.toml"),
         (("demo", "-o", "README.md"), "README.md is a file; choose another folder"),
         (("demo", "-o", "/proc/no-such-place"), "/proc/no-such-place"),

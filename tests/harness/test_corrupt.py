@@ -19,17 +19,17 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from engines.onnx_file import artifact_from_onnx
 from harness import cli
-from harness.corrupt import Outcome, Request, Work, corrupt_folder, pictures_below, stored_name
+from harness.corrupt import Outcome, Request, Work, corrupt_pictures, stored_name
 from harness.demo.embedded import demo_recipe
 from harness.errors import HarnessError
 from harness.manifest import MANIFEST
 from harness.plan import plan
 from harness.preprocess import compile_tree
 from harness.progress import Progress
-from harness.samples import Sample, samples_from_folder
+from harness.samples import Sample
 from harness.sheet import GAP, HEAD, MARGIN, TILE, sheet
+from harness.sources.storage import Extent
 from harness.speed import Speed
 from harness.store import Store
 from noise.corrupt import corrupt
@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, out: Path, form: str = "png", request: Request = REQUEST, workers: int = 2) -> Outcome:
-    return corrupt_folder(folder, out, request, form, Speed(workers), Progress())
+    return corrupt_pictures(str(folder), out, request, form, Speed(workers), Progress())
 
 
 def files_of(out: Path) -> dict[str, bytes]:
@@ -125,7 +125,7 @@ def test_a_jpeg_tree_is_stored_as_the_published_one_was(folder: Path, tmp_path: 
             coded = io.BytesIO()
             Image.fromarray(expected).save(coded, format="JPEG", quality=85)
             np.testing.assert_array_equal(pixels(content), pixels(coded.getvalue()))
-            assert Sample(name, folder / name, 0).read(str(tmp_path / "out" / place)) == content
+            assert Sample(name, Extent(str(folder / name)), 0).read(str(tmp_path / "out" / place)) == content
 
 
 def test_the_manifest_says_what_the_files_are(folder: Path, tmp_path: Path) -> None:
@@ -146,15 +146,17 @@ def test_the_manifest_says_what_the_files_are(folder: Path, tmp_path: Path) -> N
         }
 
 
-def test_ids_are_those_of_a_run() -> None:
-    recipe = demo_recipe()
-    samples = samples_from_folder(Path(recipe.data), artifact_from_onnx(Path(recipe.model)), 0).samples
-    assert pictures_below(Path(recipe.data)) == {sample.id: sample.path for sample in samples}
-
-
-def test_a_name_that_is_no_utf8_is_escaped_as_in_a_run(folder: Path) -> None:
+def test_a_name_that_is_no_utf8_is_escaped_as_in_a_run(folder: Path, tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(folder / "cat") + b"/caf\xe9.png")).write_bytes(b"")
-    assert set(pictures_below(folder)) == {*NAMES, r"cat/caf\xe9.png"}
+    make(folder, tmp_path / "escaped")
+    assert r"cat/caf\\xe9.png" in (tmp_path / "escaped" / MANIFEST).read_text()
+
+
+def test_a_picture_from_outside_has_no_place(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "list.csv").write_text("path,label\n../a.png,0\n")
+    with pytest.raises(HarnessError, match=r"\.\./a.png is named by a path outside"):
+        corrupt_pictures(str(tmp_path / "lists" / "list.csv"), tmp_path / "out", REQUEST, "png", Speed(), Progress())
 
 
 @pytest.mark.parametrize("form", ["jpeg", "png"])
@@ -324,9 +326,9 @@ def test_broken_pictures_are_counted_and_leave_no_files(
     [
         (("{data}",), "say what to draw: either -o OUT"),
         (("{data}", "-o", "{out}", "--sheet", "s.png"), "say what to draw: either -o OUT"),
-        (("nowhere", "-o", "{out}"), "there is no folder nowhere"),
-        (("{picture}", "-o", "{out}"), "a.jpg is a file; -o takes a folder DIR/CLASS/PICTURE"),
-        (("{empty}", "-o", "{out}"), "holds no pictures in class folders; expected empty/CLASS/PICTURE"),
+        (("nowhere", "-o", "{out}"), "there is no data folder nowhere"),
+        (("{picture}", "-o", "{out}"), "a.jpg is a file; expected a folder"),
+        (("{empty}", "-o", "{out}"), "holds no pictures; expected empty/CLASS/PICTURE"),
         (("{data}", "-o", "{data}"), "whose pictures are to be read; choose another folder"),
         (("{data}", "-o", "{data}/cat/out"), "whose pictures are to be read; choose another folder"),
         (("{data}", "-o", "{file}"), "README.txt is a file; choose another folder"),

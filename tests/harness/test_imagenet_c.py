@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.corrupt import Request, corrupt_folder
+from harness.corrupt import Request, corrupt_pictures
 from harness.progress import Progress
 from harness.recipe import Recipe
 from harness.report.build import Report
@@ -33,7 +33,7 @@ def tree(small: Recipe, tmp_path: Path) -> Callable[[str], Path]:
 
     def draw(form: str) -> Path:
         request = Request(("gaussian_noise:3", "glass_blur:1"), seed=small.seed)
-        outcome = corrupt_folder(Path(small.data), tmp_path / form, request, form, Speed(workers=2), Progress())
+        outcome = corrupt_pictures(small.data, tmp_path / form, request, form, Speed(workers=2), Progress())
         assert outcome.failures == 0
         return tmp_path / form
 
@@ -71,6 +71,8 @@ def test_a_picture_of_the_crops_size_is_not_resized_again(tmp_path: Path, tree: 
     source.mkdir(parents=True)
     picture = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     Image.fromarray(picture).save(source / "a.png")
-    corrupt_folder(tmp_path / "pictures", tmp_path / "out", Request(("impulse_noise:1",)), "png", Speed(), Progress())
+    corrupt_pictures(
+        str(tmp_path / "pictures"), tmp_path / "out", Request(("impulse_noise:1",)), "png", Speed(), Progress()
+    )
     noisy = np.asarray(Image.open(tmp_path / "out" / "impulse_noise" / "1" / "n01440764" / "a.png"))
     assert np.mean(noisy == picture) > 0.95  # three values in a hundred are replaced, all others are as they were

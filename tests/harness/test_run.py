@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from shutil import copytree
 
 import pytest
@@ -99,7 +100,7 @@ def test_calibration_pictures_that_cannot_be_read_are_left_out_and_said(
     folder = tmp_path_factory.mktemp("calibrate") / "pictures"
     copytree(small.calibrate, folder)
     recipe = replace(small, calibrate=str(folder), noise=("clean",), limit=4)
-    used = [sample.path for sample in plan(recipe).calibration.samples.samples]
+    used = [Path(sample.locator.path) for sample in plan(recipe).calibration.samples.samples]
     used[0].write_text("no picture")
     report = run_recipe(recipe)
     assert report.contenders["ort-cpu:integer"]["made_by"]["calibration"]["inputs"] == 7

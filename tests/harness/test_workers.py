@@ -25,6 +25,7 @@ from harness.plan import plan
 from harness.recipe import Recipe
 from harness.report.build import Report
 from harness.samples import Sample
+from harness.sources.storage import Extent
 from harness.speed import Speed
 from harness.workers import IN_VAIN, WorkerFeed
 from noise.base import Pipeline, Step
@@ -108,7 +109,7 @@ def trap(tmp_path: Path, bundles: list[Bundle]) -> tuple[list[Bundle], Callable[
     pipe = tmp_path / "pipe.png"
     os.mkfifo(pipe)
     bundle = bundles[2]
-    trapped = replace(bundle, samples=(Sample(bundle.samples[0].id, pipe, 0), *bundle.samples[1:]))
+    trapped = replace(bundle, samples=(Sample(bundle.samples[0].id, Extent(str(pipe)), 0), *bundle.samples[1:]))
 
     killed: list[int] = []
 
@@ -156,7 +157,7 @@ def test_a_picture_that_kills_once_is_done_again(
     preparation: Preparation, trap: tuple[list[Bundle], Callable[[], int]], bundles: list[Bundle]
 ) -> None:
     trapped, kill = trap
-    pipe, picture = trapped[2].samples[0].path, bundles[2].samples[0].path
+    pipe, picture = (Path(each[2].samples[0].locator.path) for each in (trapped, bundles))
 
     def kill_and_mend() -> None:
         content = picture.read_bytes()

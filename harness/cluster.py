@@ -1,0 +1,201 @@
+"""Cluster: the parts of a run as tasks of Ray, measured by actors that each hold all engines open.
+
+The driver plans, prepares and reports as ever. An actor takes a slice of the pictures and writes its part into the
+run's folder, which every node must see at the same path, as well as the model and the pictures. Which rows a part
+holds does not depend on who measured it, so a run may be begun on a cluster and ended on one machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from engines import ENGINES
+from harness.environment import environment
+from harness.errors import HarnessError
+from harness.line import Line
+from harness.meter import Meter
+from harness.plan import Plan
+from harness.prepare import Contender
+from harness.progress import Advance, Progress
+from harness.run import Session, Slice, missing_slices
+from harness.speed import Speed
+from harness.store import Store, first_difference
+
+_ray: Any = ray  # most of its functions are untyped
+
+ATTEMPTS = 3  # of a slice whose actor is lost
+GPU_EXTRAS = ("gpu", "tensorrt")
+CONNECT_SECONDS = 10.0
+IN_FLIGHT = 2  # slices per actor: one at work, one to go on with
+
+
+class Measurer:
+    """What an actor is: every engine open, on the cores that it was given.
+
+    Args:
+        made: the plan.
+        contenders: what answers.
+        folder: of the run.
+        speed: what the actor's share of its node is.
+    """
+
+    def __init__(self, made: Plan, contenders: Sequence[Contender], folder: Path, speed: Speed) -> None:
+        self._made, self._contenders, self._store, self._speed = made, contenders, Store(folder), speed
+
+    @cached_property
+    def _line(self) -> Line:
+        return Line(self._made, self._contenders, self._speed.batch, Meter())
+
+    def objection(self) -> str:
+        """Why this node cannot take part; "" where it can."""
+        where = f"node {platform.node()}"
+        if not self._store.claimed:
+            return f"{where} does not see {self._store.folder}; put the run, with -o, where every node has it"
+        begun = self._store.read_json("run.json")["identity"]["environment"]
+        difference = first_difference(begun, environment())
+        if difference:
+            return (
+                f"{where} differs from the machine that began the run in {difference}, so its rows might differ too; "
+                f"install the same versions, and use processors of one kind"
+            )
+        return ""
+
+    def measure(self, piece: Slice) -> int:
+        """Measure a slice and write its part; returns how many pictures it has."""
+        if not self._store.has_part(piece.index):
+            preparation = self._made.preparation(self._speed.batch)
+            Session(self._line, preparation, self._store, _never, Advance(None, None)).measure([piece], self._speed)
+        return len(piece.samples)
+
+
+def run_on_cluster(
+    address: str, made: Plan, contenders: Sequence[Contender], store: Store, speed: Speed, progress: Progress
+) -> None:
+    """Measure what the store does not hold yet, on all nodes of a cluster.
+
+    Args:
+        address: of the cluster's head, or "local" for one on this machine that ends with the run.
+        speed: of one actor. Where it is free, an actor has one worker process and one caller thread.
+
+    Raises:
+        HarnessError: no cluster there, a node that cannot take part, or a slice on which actor after actor is lost.
+            What was measured is kept.
+    """
+    slices, missing = missing_slices(made.scored.samples, store, progress)
+    if not missing:
+        return
+    total, left = (sum(len(each.samples) for each in some) for some in (slices, missing))
+    with _connected(address), progress.task("measure", total=total, done=total - left) as advance:
+        share = _share(contenders, speed)
+        actors = _actors(share, made, contenders, store, speed)
+        progress.say(f"{len(actors)} actors on {len(_ray.nodes())} nodes, each with {share}")
+        for pictures in _measured(actors, missing):
+            advance(pictures)
+
+
+def _measured(actors: Sequence[Any], missing: Sequence[Slice]) -> Iterator[int]:
+    """The number of pictures of every slice, as it is done."""
+    waiting = iter(missing)
+    flying: dict[Any, tuple[Any, Slice, int]] = {}
+
+    def send(actor: Any, piece: Slice | None, attempt: int = 1) -> None:
+        if piece is not None:
+            flying[actor.measure.remote(piece)] = (actor, piece, attempt)
+
+    for actor in [each for each in actors for _ in range(IN_FLIGHT)]:
+        send(actor, next(waiting, None))
+    while flying:
+        (done,), _ = ray.wait(list(flying), num_returns=1)
+        actor, piece, attempt = flying.pop(done)
+        try:
+            yield ray.get(done)
+        except RayTaskError as error:
+            cause = getattr(error, "cause", None)
+            raise cause if isinstance(cause, HarnessError) else error from None
+        except RayActorError as error:
+            if attempt == ATTEMPTS:
+                raise HarnessError(
+                    f"{ATTEMPTS} actors were lost over part {piece.index:06d}, which begins with "
+                    f"{piece.samples[0].id}: {error}"
+                ) from error
+            send(actor, piece, attempt + 1)  # Ray starts the actor again, on another node if need be
+        else:
+            send(actor, next(waiting, None))
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        _check_listening(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise HarnessError(f"there is no Ray cluster at {address!r}: {error}") from error
+    try:
+        yield
+    except RayError as error:
+        raise HarnessError(f"the cluster was lost ({error}); what was measured is kept, repeat the command") from error
+    finally:
+        ray.shutdown()
+
+
+def _check_listening(address: str) -> None:
+    """Fail at once where nothing listens; Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+
+
+def _share(contenders: Sequence[Contender], speed: Speed) -> dict[str, float]:
+    """What one actor occupies: its processes and threads, and a GPU where an engine needs one."""
+    gpu = any(ENGINES[each.engine].extra in GPU_EXTRAS for each in contenders if each.engine in ENGINES)
+    threads = max(each.options.threads for each in contenders)
+    staff = _fixed(speed)
+    return {"num_cpus": (staff.workers or 0) + (staff.callers or 1) * threads, "num_gpus": float(gpu)}
+
+
+def _fixed(speed: Speed) -> Speed:
+    """One worker and one caller, where the user left it free: an actor measures too few pictures to choose."""
+    return Speed(
+        1 if speed.workers is None else speed.workers, 1 if speed.callers is None else speed.callers, speed.batch
+    )
+
+
+def _actors(
+    share: dict[str, float], made: Plan, contenders: Sequence[Contender], store: Store, speed: Speed
+) -> list[Any]:
+    """As many as the cluster has room for."""
+    there: dict[str, float] = _ray.cluster_resources()
+    count = min(
+        int(there.get(name, 0) // wanted)
+        for name, wanted in (("CPU", share["num_cpus"]), ("GPU", share["num_gpus"]))
+        if wanted
+    )
+    if not count:
+        raise HarnessError(
+            f"an actor needs {share}, and the cluster has {there.get('CPU', 0):g} cores and {there.get('GPU', 0):g} "
+            f"GPUs in all; add nodes, or give --workers 0 --callers 1"
+        )
+    actor = _ray.remote(max_restarts=-1, **share)(Measurer)
+    together = [_ray.put(each) for each in (made, tuple(contenders))]
+    actors = [actor.remote(*together, store.folder.resolve(), _fixed(speed)) for _ in range(count)]
+    objections = [each for each in _ray.get([actor.objection.remote() for actor in actors]) if each]
+    if objections:
+        raise HarnessError(objections[0])
+    return actors
+
+
+def _never(pictures: int) -> bool:
+    """Whether it is enough: a cluster measures everything."""
+    return False
