@@ -13,6 +13,7 @@ import platform
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def run_on_cluster(
     with _connected(address), progress.task("measure", total=total, done=total - left) as advance:
         share = _share(contenders, speed)
         actors = _actors(share, made, contenders, store, speed)
-        progress.say(f"{len(actors)} actors on {len(_ray.nodes())} nodes, each with {share}")
+        progress.say(f"Ray: actors {len(actors)}, nodes {len(_ray.nodes())}; each actor has {_text(share)}")
         for pictures in _measured(actors, missing):
             advance(pictures)
 
@@ -165,6 +166,11 @@ def _share(contenders: Sequence[Contender], speed: Speed) -> dict[str, float]:
     return {"num_cpus": (staff.workers or 0) + (staff.callers or 1) * threads, "num_gpus": float(gpu)}
 
 
+def _text(share: dict[str, float]) -> str:
+    gpu = f" and {share['num_gpus']:g} GPU" if share["num_gpus"] else ""
+    return f"{share['num_cpus']:g} cores{gpu}"
+
+
 def _fixed(speed: Speed) -> Speed:
     """One worker and one caller, where the user left it free: an actor measures too few pictures to choose."""
     return Speed(
@@ -184,12 +190,13 @@ def _actors(
     )
     if not count:
         raise HarnessError(
-            f"an actor needs {share}, and the cluster has {there.get('CPU', 0):g} cores and {there.get('GPU', 0):g} "
-            f"GPUs in all; add nodes, or give --workers 0 --callers 1"
+            f"an actor needs {_text(share)}, and the cluster has {there.get('CPU', 0):g} cores and "
+            f"{there.get('GPU', 0):g} GPUs in all; add nodes, or give --workers 0 --callers 1"
         )
     actor = _ray.remote(max_restarts=-1, **share)(Measurer)
-    together = [_ray.put(each) for each in (made, tuple(contenders))]
-    actors = [actor.remote(*together, store.folder.resolve(), _fixed(speed)) for _ in range(count)]
+    # Pictures come with their slices. What remains is small enough to travel with every restart of an actor.
+    bare = replace(made, scored=replace(made.scored, samples=()))
+    actors = [actor.remote(bare, tuple(contenders), store.folder.resolve(), _fixed(speed)) for _ in range(count)]
     objections = [each for each in _ray.get([actor.objection.remote() for actor in actors]) if each]
     if objections:
         raise HarnessError(objections[0])
