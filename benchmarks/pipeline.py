@@ -114,16 +114,15 @@ def _pictures_per_second(recipe: Recipe, folder: Path) -> float:
 
 def _prepare_seconds(made: Plan) -> float:
     """Seconds of one core for one picture under every condition, all cores at work."""
-    return 1.0 / _bare_pictures_per_second(made) * CORES
+    return 1.0 / _bare_pictures_per_second(made, made.scored.samples[: 8 * CORES]) * CORES
 
 
-def _bare_pictures_per_second(made: Plan) -> float:
+def _bare_pictures_per_second(made: Plan, samples: Sequence[Sample]) -> float:
     """Pictures per second of a bare loop in one process per core."""
-    samples = made.scored.samples[: 8 * CORES]
     shares = [samples[core::CORES] for core in range(CORES)]
     with ProcessPoolExecutor(CORES, get_context("spawn")) as pool:
         job = partial(_bare_loop, made.preparation(BATCH))
-        list(pool.map(job, shares))  # imports, compilation
+        list(pool.map(job, [share[:4] for share in shares]))  # imports, compilation
         spans = list(pool.map(job, shares))
     return sum(len(share) / seconds for share, seconds in zip(shares, spans, strict=True))
 
@@ -202,7 +201,7 @@ def _null_row(recipe: Recipe, folder: Path) -> dict[str, str | float]:
     use_null_engine()
     recipe = replace(recipe, engines=("null:fp32",), limit=400)
     made = plan(recipe)
-    bare = _bare_pictures_per_second(made)
+    bare = _bare_pictures_per_second(made, made.scored.samples[200:])  # those behind the run's warming up
     ours = _pictures_per_second(recipe, folder / "run")
     overhead_us = 1e6 * CORES * (1 / ours - 1 / bare) / len(made.distinct)
     return {

@@ -194,8 +194,10 @@ def _actors(
             f"{there.get('GPU', 0):g} GPUs in all; add nodes, or give --workers 0 --callers 1"
         )
     actor = _ray.remote(max_restarts=-1, **share)(Measurer)
-    # Pictures come with their slices. What remains is small enough to travel with every restart of an actor.
-    bare = replace(made, scored=replace(made.scored, samples=()))
+    # Pictures come with their slices. What remains is small enough to travel with every restart of an actor; what is
+    # large, Ray would keep apart, and may have freed by then.
+    none = replace(made.scored, samples=())
+    bare = replace(made, scored=none, calibration=replace(made.calibration, samples=none, ready=None))
     actors = [actor.remote(bare, tuple(contenders), store.folder.resolve(), _fixed(speed)) for _ in range(count)]
     objections = [each for each in _ray.get([actor.objection.remote() for actor in actors]) if each]
     if objections:
