@@ -84,8 +84,9 @@ def job_from_recipe(
     method = ready.source.method if ready else recipe.calibration_method or DEFAULT_METHOD
     observer_factory(method)  # a wrong name is said now
     names = recipe.calibration_noise or (CLEAN,)
-    conditions, findings = conditions_from_recipe(names, replace(recipe, imagenet_c=""), pipeline)
-    return CalibrationJob(artifact, samples, pipeline, conditions, method, recipe.seed, ready), tuple(findings)
+    conditions = conditions_from_recipe(names, replace(recipe, imagenet_c=""), pipeline)
+    job = CalibrationJob(artifact, samples, pipeline, conditions.chosen, method, recipe.seed, ready)
+    return job, conditions.findings
 
 
 def calibration_from_job(job: CalibrationJob, progress: Progress) -> Calibration:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.artifact import Artifact
+from engines.base import EngineUnavailable
 from harness.errors import HarnessError, unknown
 from harness.recipe import STORED, Recipe
-from harness.registry import missing_data, noise_settings
+from harness.registry import missing_data, noise_settings, step_function
 from noise import NOISES
-from noise.base import MissingData, Pipeline, Step, pipeline_from_json
+from noise.base import Change, DoesNotApply, MissingData, Pipeline, Step, Unavailable, pipeline_from_json
 from noise.corruptions.overlays import use_folder
 from noise.presets import pipeline_from_preset, preset_names
 
@@ -50,6 +51,40 @@ class Condition:
         return f"{self.noise}:{self.setting}" if self.setting else self.noise
 
 
+@dataclass(frozen=True)
+class NotRun:
+    """A setting that was asked for along with all others of its noise, and cannot be had here.
+
+    Args:
+        noise, setting: as of a `Condition`.
+        reason: what is missing, and how to get it.
+    """
+
+    noise: str
+    setting: str
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """``NAME:SETTING``."""
+        return f"{self.noise}:{self.setting}"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What became of the names of a recipe.
+
+    Args:
+        chosen: what runs.
+        not_run: what does not.
+        findings: what a reader must know of either.
+    """
+
+    chosen: tuple[Condition, ...]
+    not_run: tuple[NotRun, ...]
+    findings: tuple[Finding, ...]
+
+
 def pipeline_from_recipe(recipe: Recipe, artifact: Artifact) -> tuple[Pipeline, tuple[Finding, ...]]:
     """From an encoded picture to the model's input, without noise; and what had to be assumed.
 
@@ -81,10 +116,11 @@ def _preset(name: str, artifact: Artifact) -> Pipeline:
     return pipeline_from_preset(name, size=artifact.size[0], layout=artifact.layout)
 
 
-def conditions_from_recipe(
-    names: Sequence[str], recipe: Recipe, pipeline: Pipeline
-) -> tuple[tuple[Condition, ...], list[Finding]]:
-    """The conditions that names stand for, and what had to be replaced for want of data.
+def conditions_from_recipe(names: Sequence[str], recipe: Recipe, pipeline: Pipeline) -> Conditions:
+    """The conditions that names stand for, what had to be replaced for want of data, and what cannot run.
+
+    A setting that needs a package, a device or a step that is not here stops a run that names it. One that was only
+    meant by the name of its noise is reported as not run.
 
     Args:
         names: ``NAME`` (all settings of a noise) or ``NAME:SETTING``.
@@ -92,11 +128,13 @@ def conditions_from_recipe(
         pipeline: without noise.
 
     Raises:
-        HarnessError, MissingData: a name or setting that does not exist, or cannot be made here.
+        HarnessError: a name or setting that does not exist, or nothing that could run.
+        EngineUnavailable, NoiseError: a setting that was named cannot be had here.
     """
     if recipe.frost_overlays:
         use_folder(Path(recipe.frost_overlays))
     chosen: dict[str, Condition] = {}
+    not_run: dict[str, NotRun] = {}
     findings: dict[str, Finding] = {}
     for name in names:
         noise, _, wanted = name.partition(":")
@@ -108,18 +146,42 @@ def conditions_from_recipe(
             stand_in, findings[noise] = _stand_in(noise, missing)
             noise = stand_in
             settings = noise_settings(noise)
-        for setting, step in settings.items():
-            if not wanted or setting == wanted:
-                condition = _condition(noise, setting, step, pipeline, recipe)
+        for setting in [wanted] if wanted else settings:
+            try:
+                condition = _condition((noise, setting), settings[setting], pipeline, recipe)
                 chosen.setdefault(condition.name, condition)
-    return tuple(chosen.values()), list(findings.values())
+            except (EngineUnavailable, Unavailable, DoesNotApply) as error:
+                if wanted:
+                    raise
+                missed = NotRun(noise, setting, str(error))
+                not_run.setdefault(missed.name, missed)
+    absent = tuple(not_run.values())
+    if not chosen:
+        raise HarnessError(f"nothing of {', '.join(names)} can run here: {absent[0].reason}")
+    return Conditions(tuple(chosen.values()), absent, (*findings.values(), *_not_run_findings(absent)))
 
 
-def _condition(noise: str, setting: str, step: Step | None, pipeline: Pipeline, recipe: Recipe) -> Condition:
+def _not_run_findings(not_run: Sequence[NotRun]) -> list[Finding]:
+    """One warning for each noise and reason."""
+    settings: dict[tuple[str, str], list[str]] = {}
+    for each in not_run:
+        settings.setdefault((each.noise, each.reason), []).append(each.setting)
+    return [
+        Finding(noise, "warning", f"asked for and not run: {', '.join(missed)} of {noise}. {reason}")
+        for (noise, reason), missed in settings.items()
+    ]
+
+
+def _condition(name: tuple[str, str], step: Step | Change | None, pipeline: Pipeline, recipe: Recipe) -> Condition:
+    noise, setting = name
     if step is None:
         return Condition(noise, setting, pipeline)
     if step.stage != "sensor":
-        return Condition(noise, setting, pipeline.with_step(step))
+        swapped = pipeline.with_step(step)
+        for each in swapped.steps:
+            if each not in pipeline.steps:
+                step_function(each)  # what it lacks is said now
+        return Condition(noise, setting, swapped)
     if recipe.imagenet_c:
         folder = Path(recipe.imagenet_c, noise, setting)
         if not folder.is_dir():

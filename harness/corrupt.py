@@ -126,7 +126,7 @@ class Outcome:
 def corruption_steps(noise: str) -> dict[str, Step]:
     """The settings of a noise that is a corruption; none of one that is not."""
     settings = noise_settings(noise)
-    return {name: step for name, step in settings.items() if step is not None and step.stage == "sensor"}
+    return {name: step for name, step in settings.items() if isinstance(step, Step) and step.stage == "sensor"}
 
 
 def corrupt_pictures(data: str, out: Path, request: Request, form: str, speed: Speed, progress: Progress) -> Outcome:

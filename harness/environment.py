@@ -13,7 +13,19 @@ from PIL import features
 from engines.cpu import kernel_class, processor_name
 from noise.corruptions import VERSION
 
-LIBRARIES = ("qharness", "numpy", "opencv-python-headless", "pillow", "onnx", "onnxruntime", "onnxruntime-gpu")
+LIBRARIES = (
+    "qharness",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "av",
+    "simplejpeg",
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+)
 
 
 def environment() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from engines.artifact import Artifact
 from engines.onnx_file import artifact_from_onnx
 from harness.batches import Preparation
 from harness.calibrate import CalibrationJob, job_from_recipe
-from harness.conditions import Condition, Finding, conditions_from_recipe, pipeline_from_recipe
+from harness.conditions import Condition, Finding, NotRun, conditions_from_recipe, pipeline_from_recipe
 from harness.errors import HarnessError, unknown
 from harness.recipe import Recipe
 from harness.registry import ENGINE_TABLE, engine_opener
@@ -46,6 +46,7 @@ class Plan:
         artifact: the model.
         pipeline: its preprocessing without noise.
         conditions: in the order of the report.
+        not_run: what was asked for and cannot run here.
         versions: pairs of engine and version, in the order of the report.
         scored: the samples that are measured, in the order in which they are taken.
         calibration: how ranges are measured, on samples none of which is scored unless the recipe allows it.
@@ -57,6 +58,7 @@ class Plan:
     artifact: Artifact
     pipeline: Pipeline
     conditions: tuple[Condition, ...]
+    not_run: tuple[NotRun, ...]
     versions: tuple[tuple[str, str], ...]
     scored: SampleSet
     calibration: CalibrationJob
@@ -96,7 +98,7 @@ def plan(recipe: Recipe) -> Plan:
     """
     artifact = artifact_from_onnx(Path(recipe.model))
     pipeline, findings = pipeline_from_recipe(recipe, artifact)
-    conditions, stand_ins = conditions_from_recipe(recipe.noise, recipe, pipeline)
+    conditions = conditions_from_recipe(recipe.noise, recipe, pipeline)
     versions = tuple(_versions(recipe.engines, artifact))
     scored, calibration = _samples(
         recipe, artifact, needs_calibration=not recipe.calibration and _needs_calibration(versions, artifact)
@@ -106,11 +108,12 @@ def plan(recipe: Recipe) -> Plan:
         recipe,
         artifact,
         pipeline,
-        conditions,
+        conditions.chosen,
+        conditions.not_run,
         versions,
         scored,
         job,
-        (*findings, *dict.fromkeys((*stand_ins, *replaced))),
+        (*findings, *dict.fromkeys((*conditions.findings, *replaced))),
     )
     return replace(made, row_shape=_row_shape(made))
 
@@ -174,9 +177,12 @@ def _check_disjoint(scored: Sequence[Sample], calibration: SampleSet) -> None:
 
 
 def _row_shape(made: Plan) -> tuple[int, ...]:
-    """Run one synthetic picture through every pipeline, and see that the results fit the model's input."""
+    """Run one synthetic picture through every pipeline, and see that the results fit the model's input.
+
+    It is a JPEG: there are decoders that read nothing else.
+    """
     stored = io.BytesIO()
-    Image.fromarray(np.full((375, 500, 3), 128, np.uint8)).save(stored, format="PNG")
+    Image.fromarray(np.full((375, 500, 3), 128, np.uint8)).save(stored, format="JPEG")
     shapes: dict[tuple[int, ...], str] = {}
     trees = made.preparation(1).trees().values()
     walks = (tree.walk(stored.getvalue(), "synthetic", made.recipe.seed) for tree in trees)

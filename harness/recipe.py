@@ -30,7 +30,10 @@ DEFAULT_NOISES = (
     "defocus_blur",
     "brightness",
     "jpeg_compression",
-    "resize",
+    "resize:nearest",
+    "resize:bilinear",
+    "resize:bicubic",
+    "resize:area",
 )
 
 

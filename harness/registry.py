@@ -27,7 +27,7 @@ from harness.errors import HarnessError, unknown
 from harness.sources import SOURCES
 from harness.sources.base import FindPictures
 from noise import NOISES, STEPS
-from noise.base import MissingData, Step, StepFunction, check_picture
+from noise.base import Change, MissingData, Step, StepFunction, Unavailable, check_picture
 
 
 class Row(Protocol):
@@ -98,10 +98,13 @@ def step_function(step: Step) -> StepFunction:
 
     Raises:
         HarnessError: no such step, or parameters that its factory does not take.
+        EngineUnavailable, Unavailable: it needs a package or hardware that is not here.
     """
     factory = STEP_TABLE.resolve(step.row)
     try:
         function = cast(StepFunction, factory(**step.params))
+    except Unavailable:
+        raise
     except (TypeError, ValueError) as error:
         raise HarnessError(f"the step {step.row} refuses {dict(step.params)}: {error}") from error
     return _checked(function) if step.stage == "sensor" else function
@@ -115,9 +118,9 @@ def _checked(corruption: StepFunction) -> StepFunction:
     return apply
 
 
-def noise_settings(name: str) -> Mapping[str, Step | None]:
-    """The settings of a noise: name -> step; ``None`` stands for no step at all."""
-    return cast("Mapping[str, Step | None]", NOISE_TABLE.resolve(name))
+def noise_settings(name: str) -> Mapping[str, Step | Change | None]:
+    """The settings of a noise: name -> step, or the change that makes one; ``None`` stands for no step at all."""
+    return cast("Mapping[str, Step | Change | None]", NOISE_TABLE.resolve(name))
 
 
 def missing_data(noise: str) -> MissingData | None:
@@ -125,7 +128,7 @@ def missing_data(noise: str) -> MissingData | None:
     try:
         for step in noise_settings(noise).values():
             # A swap takes what it does not name from the pipeline, so alone it makes no function.
-            if step is not None and step.stage == "sensor":
+            if isinstance(step, Step) and step.stage == "sensor":
                 step_function(step)
     except HarnessError as error:
         if isinstance(error.__cause__, MissingData):

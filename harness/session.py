@@ -110,6 +110,7 @@ def identity(
             }
             for condition in made.conditions
         ],
+        "not_run": [{"name": each.name, **asdict(each)} for each in made.not_run],
         "environment": environment(),
     }
 

@@ -33,8 +33,18 @@ class Entry(NamedTuple):
 # stage.name -> a factory: keyword parameters (JSON values) -> function(x, rng) -> x
 STEPS = {
     "decode.pillow": Entry("noise.decode:pillow", "Pillow, converted to 8-bit RGB"),
+    "decode.opencv": Entry("noise.decode:opencv", "OpenCV, which turns pictures as EXIF says"),
+    "decode.ffmpeg": Entry("noise.decode_ffmpeg:ffmpeg", "FFmpeg's own decoders and swscale, by PyAV", "decoders"),
+    "decode.simplejpeg": Entry(
+        "noise.decode_simplejpeg:simplejpeg_decode", "libjpeg-turbo with its speed switches", "decoders"
+    ),
+    "decode.torchvision": Entry("noise.decode_torchvision:torchvision", "torchvision.io on the CPU", "torch"),
+    "decode.nvjpeg": Entry("noise.decode_torchvision:nvjpeg", "nvJPEG on a GPU, by torchvision.io", "torch"),
+    "colour.bgr": Entry("noise.colour:bgr", "red and blue change places"),
+    "colour.nv12": Entry("noise.colour:nv12", "a camera's YUV 4:2:0 and back to RGB"),
     "resize.pillow": Entry("noise.resize:pillow", "Pillow's resize: filters widen when shrinking"),
     "resize.opencv": Entry("noise.resize:opencv", "OpenCV's resize: fixed-width filters, no antialiasing"),
+    "resize.torch": Entry("noise.resize_torch:pytorch", "PyTorch's interpolate, with antialiasing or without", "torch"),
     "crop.centre": Entry("noise.crop:centre", "a square from the middle"),
     "sensor.brightness": Entry("noise.corruptions.brightness:brightness", "the HSV value is raised"),
     "sensor.contrast": Entry("noise.corruptions.contrast:contrast", "channels are drawn to their mean"),
@@ -61,11 +71,14 @@ STEPS = {
     "sensor.speckle_noise": Entry("noise.corruptions.speckle_noise:speckle_noise", "normal noise times the value"),
     "sensor.zoom_blur": Entry("noise.corruptions.zoom_blur:zoom_blur", "the mean of the picture and its zooms"),
     "normalise.float32": Entry("noise.normalise:float32", "(x / scale - mean) / std in float32"),
+    "normalise.float16": Entry("noise.normalise:float16", "the same formula in half precision"),
+    "normalise.integer": Entry("noise.normalise:integer", "a whole mean and a float16 factor, as uint8-fed engines do"),
+    "normalise.quantised": Entry("noise.normalise:quantised", "float32, rounded to the codes of an integer input"),
     "layout.nchw": Entry("noise.layout:nchw", "planes, as most exported networks expect"),
     "layout.nhwc": Entry("noise.layout:nhwc", "interleaved channels, as mobile networks expect"),
 }
 
-# noise -> a mapping: setting -> the step that the noise puts into the pipeline
+# noise -> a mapping: setting -> the step that the noise puts into the pipeline, or the change that makes one of it
 NOISES = {
     "clean": Entry("noise.base:CLEAN", "the pipeline exactly as the artifact declares it"),
     "gaussian_noise": Entry("noise.corruptions.gaussian_noise:SETTINGS", "sensor noise in low light"),
@@ -88,5 +101,10 @@ NOISES = {
     "gaussian_blur": Entry("noise.corruptions.gaussian_blur:SETTINGS", "a soft lens, a strong denoiser"),
     "spatter": Entry("noise.corruptions.spatter:SETTINGS", "water or mud on the lens"),
     "saturate": Entry("noise.corruptions.saturate:SETTINGS", "faded or glaring colours"),
+    "decode": Entry("noise.decode:SETTINGS", "another decoder than in training"),
+    "colour": Entry("noise.colour:SETTINGS", "a camera's colour format, or channels in the wrong order"),
     "resize": Entry("noise.resize:SETTINGS", "another resize library or filter than in training"),
+    "crop": Entry("noise.crop:SETTINGS", "another part or shape of the picture than in training"),
+    "normalise": Entry("noise.normalise:SETTINGS", "the same formula in other arithmetic"),
+    "layout": Entry("noise.layout:SETTINGS", "memory in the other order than the network was exported for"),
 }

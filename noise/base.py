@@ -15,10 +15,17 @@ from typing import Any
 
 import numpy as np
 
-STAGES = ("decode", "resize", "crop", "sensor", "normalise", "layout")
+STAGES = ("decode", "colour", "resize", "crop", "sensor", "normalise", "layout")
+
+# Steps of these stages are added to those that a pipeline has; a step of any other stage takes the place of one.
+ADDED = ("colour", "sensor")
+
+# What a step takes over from one of another name: sizes and levels that the artifact declares, not how they are made.
+SHARED = {"resize": ("geometry", "size", "ready_size"), "crop": ("size",), "normalise": ("scale", "mean", "std")}
+
 SMALLEST = 32  # the height and width below which corruptions are not defined
 
-# The values that travel are bytes (before decode), uint8 HWC RGB (until normalise), then float32.
+# The values that travel are bytes (before decode), uint8 HWC, RGB as a rule (until normalise), then float32.
 StepFunction = Callable[[Any, np.random.Generator], Any]
 
 
@@ -28,6 +35,14 @@ class NoiseError(ValueError):
 
 class MissingData(NoiseError):
     """A noise needs files that qharness may not bring along; the message says where to get them."""
+
+
+class Unavailable(NoiseError):
+    """A step needs hardware or a form of a library that this machine lacks; the message says which."""
+
+
+class DoesNotApply(NoiseError):
+    """A pipeline lacks the step that a noise would change."""
 
 
 @dataclass(frozen=True)
@@ -87,27 +102,91 @@ class Pipeline:
         """The pipeline as JSON; `pipeline_from_json` reads it back."""
         return [step.describe() for step in self.steps]
 
-    def with_step(self, step: Step) -> Pipeline:
-        """This pipeline with one difference.
+    def with_step(self, difference: Step | Change) -> Pipeline:
+        """This pipeline with one difference, which may be a change of a step that it has.
 
-        A sensor step is *added* behind the crop: corruptions come on top of a picture. A step of any other
-        stage *replaces* the step of that stage and inherits the parameters that it does not name, so that
-        "OpenCV's area filter" keeps the size that the artifact declares.
+        A sensor step is *added* behind the crop: corruptions come on top of a picture. A colour step is added
+        directly behind the decoder: a camera's format comes before what the artifact itself does to colours. A step
+        of any other stage *replaces* the step of that stage. It inherits what it does not name: all parameters from a
+        step of the same name, those of `SHARED` from another one; so "OpenCV's area filter" keeps the size that
+        the artifact declares.
 
         Raises:
-            NoiseError: the stage is to be swapped, and this pipeline has no step there.
+            DoesNotApply: the stage is to be swapped, and this pipeline has no step there.
         """
-        if step.stage == "sensor":
-            position = sum(STAGES.index(s.stage) <= STAGES.index("sensor") for s in self.steps)
+        step = difference.step(self) if isinstance(difference, Change) else difference
+        if step.stage in ADDED:
+            before = STAGES.index("decode" if step.stage == "colour" else "sensor")
+            position = sum(STAGES.index(each.stage) <= before for each in self.steps)
             return Pipeline((*self.steps[:position], step, *self.steps[position:]))
-        if not any(s.stage == step.stage for s in self.steps):
-            raise NoiseError(
-                f"{step.row} swaps the {step.stage} step, but this pipeline has none "
-                f"({' -> '.join(s.row for s in self.steps)}); leave that noise out for this artifact"
-            )
-        return Pipeline(
-            tuple(replace(step, params={**s.params, **step.params}) if s.stage == step.stage else s for s in self.steps)
+        old = self.step_of(step.stage, f"{step.row} swaps")
+        shared = old.params if old.name == step.name else SHARED.get(step.stage, ())
+        kept = {name: value for name, value in old.params.items() if name in shared}
+        new = replace(step, params={**kept, **step.params})
+        return Pipeline(tuple(new if each is old else each for each in self.steps))
+
+    def step_of(self, stage: str, wanted_by: str) -> Step:
+        """The step of a stage.
+
+        Raises:
+            DoesNotApply: there is none; the message begins with ``wanted_by``.
+        """
+        for step in self.steps:
+            if step.stage == stage:
+                return step
+        raise DoesNotApply(
+            f"{wanted_by} the {stage} step, but this pipeline has none "
+            f"({' -> '.join(step.row for step in self.steps)}); leave that noise out for this artifact"
         )
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A parameter that depends on another step of the pipeline: a number of pixels, rounded to whole ones.
+
+    Args:
+        stage, param: which parameter of which step.
+        factor: what it is multiplied by.
+    """
+
+    stage: str
+    param: str
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """A difference that is complete only in sight of a pipeline; `step` completes it.
+
+    Args:
+        stage: of the step that is changed.
+        params: as for `Step`; a `Ratio` stands for a number of pixels.
+        name: of the new step; "" for the step that is there, whatever its name, with other parameters.
+    """
+
+    stage: str
+    params: Mapping[str, Any]
+    name: str = ""
+
+    def step(self, pipeline: Pipeline) -> Step:
+        """The step that `Pipeline.with_step` takes.
+
+        Raises:
+            DoesNotApply: the pipeline lacks a step or a parameter that this depends on.
+        """
+        name = self.name or pipeline.step_of(self.stage, "the noise changes").name
+        return Step(self.stage, name, {key: _resolved(value, pipeline) for key, value in self.params.items()})
+
+
+def _resolved(value: Any, pipeline: Pipeline) -> Any:
+    if not isinstance(value, Ratio):
+        return value
+    step = pipeline.step_of(value.stage, "the noise depends on")
+    if value.param not in step.params:
+        raise DoesNotApply(
+            f"the noise depends on {value.param!r}, which {step.row} does not name; leave that noise out for this model"
+        )
+    return round(step.params[value.param] * value.factor)
 
 
 def step_from_json(description: Mapping[str, Any]) -> Step:

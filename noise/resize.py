@@ -1,12 +1,14 @@
 """Resize: the step in which training and device most often differ.
 
 "Bilinear" is not one filter. Pillow widens its kernel when it shrinks a picture, so that every source pixel
-counts; OpenCV's kernel keeps its width and skips pixels. The same name gives different pictures.
+counts; OpenCV's kernel keeps its width and skips pixels. The same name gives different pictures. The resize of PyTorch
+stands in a file of its own.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar, cast
 
 import cv2
 import numpy as np
@@ -33,24 +35,58 @@ OPENCV_FILTERS = {
     "bilinear": cv2.INTER_LINEAR,
     "bicubic": cv2.INTER_CUBIC,
     "area": cv2.INTER_AREA,
+    "nearest-exact": cv2.INTER_NEAREST_EXACT,
+    "bilinear-exact": cv2.INTER_LINEAR_EXACT,
+    "lanczos4": cv2.INTER_LANCZOS4,
 }
+# filter of torch -> whether it widens its kernel when it shrinks a picture; the others cannot.
+TORCH_FILTERS = {
+    "nearest": (False,),
+    "nearest-exact": (False,),
+    "area": (False,),
+    "bilinear": (False, True),
+    "bicubic": (False, True),
+}
+GEOMETRIES = ("shorter_side", "square", "letterbox")
+BORDER = 114  # the grey that YOLO's letterbox is filled with
 
-# What a device commonly does instead of the Pillow resize that networks are trained with.
-SETTINGS = {name: Step("resize", "opencv", {"filter": name}) for name in OPENCV_FILTERS}
+# The bare names are OpenCV's: what a device commonly does instead of the Pillow resize that networks are trained with.
+SETTINGS = {
+    **{name: Step("resize", "opencv", {"filter": name}) for name in OPENCV_FILTERS},
+    **{f"pillow-{name}": Step("resize", "pillow", {"filter": name}) for name in PILLOW_FILTERS},
+    **{
+        f"pillow-{name}-reducing": Step("resize", "pillow", {"filter": name, "reducing_gap": 2.0})
+        for name in PILLOW_FILTERS
+        if name not in ("nearest", "box")
+    },
+    **{
+        f"torch-{name}{'-antialias' if antialias else ''}": Step(
+            "resize", "torch", {"filter": name, "antialias": antialias}
+        )
+        for name, choices in TORCH_FILTERS.items()
+        for antialias in choices
+    },
+}
 
 
 def target_size(height: int, width: int, geometry: str, size: int) -> tuple[int, int]:
-    """Height and width after the resize.
+    """Height and width to which the picture itself is resized.
 
     Args:
         geometry: "shorter_side" keeps the aspect ratio as torchvision's ``Resize(size)`` does, the longer
-            side rounded down; "square" is ``size x size``, as in ImageNet-S.
+            side rounded down; "square" is ``size x size``, as in ImageNet-S; "letterbox" makes the longer side ``size``
+            and rounds the shorter one to the nearest pixel, halves to even, as YOLO does.
 
     >>> target_size(375, 500, "shorter_side", 256)
     (256, 341)
+    >>> target_size(375, 500, "letterbox", 224)
+    (168, 224)
     """
     if geometry == "square":
         return size, size
+    if geometry == "letterbox":
+        ratio = size / max(height, width)
+        return max(1, round(height * ratio)), max(1, round(width * ratio))
     longer = int(size * max(height, width) / min(height, width))
     target = (size, longer) if height <= width else (longer, size)
     if target[0] * target[1] > MAX_PIXELS:
@@ -58,50 +94,100 @@ def target_size(height: int, width: int, geometry: str, size: int) -> tuple[int,
     return target
 
 
-def pillow(*, geometry: str, size: int, filter: str, ready_size: int | None = None) -> StepFunction:
-    """Pillow's ``Image.resize``; uint8 HWC RGB in and out.
+Scale = Callable[[Picture, int, int], Picture]
+
+
+def resizing(scale: Scale, geometry: str, size: int, ready_size: int | None) -> StepFunction:
+    """A resize step around a library's call: what all of them share.
 
     Args:
-        geometry, size: see `target_size`.
-        filter: a key of `PILLOW_FILTERS`.
+        scale: picture, height, width -> the picture of that size.
+        geometry, size: see `target_size`; behind "letterbox" a border of grey `BORDER` makes the picture
+            ``size x size``, the odd pixel below and on the right.
         ready_size: a picture of exactly this height and width is ready, and passes unchanged. ImageNet-C's are;
             resized a second time they are softer than what was published.
+
+    Raises:
+        NoiseError: no such geometry, no such size.
     """
-    resample = _choice(filter, PILLOW_FILTERS, "Pillow")
-    _check_target(geometry, size)
+    if geometry not in GEOMETRIES:
+        raise NoiseError(f"a resize's geometry must be {_either(GEOMETRIES)}; got {geometry!r}")
+    check_size("resize", size)
 
     def apply(picture: Picture, rng: np.random.Generator) -> Picture:
         del rng
         if picture.shape[:2] == (ready_size, ready_size):
             return picture
         height, width = target_size(picture.shape[0], picture.shape[1], geometry, size)
-        return np.asarray(Image.fromarray(picture).resize((width, height), resample))
+        resized = scale(picture, height, width)
+        return _bordered(resized, size) if geometry == "letterbox" else resized
 
     return apply
+
+
+def _bordered(picture: Picture, size: int) -> Picture:
+    rows, columns = size - picture.shape[0], size - picture.shape[1]
+    sides = (rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
+    return cast(Picture, cv2.copyMakeBorder(picture, *sides, cv2.BORDER_CONSTANT, value=(BORDER,) * 3))
+
+
+def pillow(
+    *, geometry: str, size: int, filter: str, ready_size: int | None = None, reducing_gap: float | None = None
+) -> StepFunction:
+    """``Image.resize((width, height), filter, reducing_gap=...)`` of Pillow 10.3 and later; uint8 HWC RGB in and out.
+
+    The filter is as wide as a new pixel when it shrinks. Coefficients and sums are in fixed point (22 bits behind
+    the point), rounded to the nearest level after each of the two passes.
+
+    Args:
+        geometry, size, ready_size: see `resizing`.
+        filter: a key of `PILLOW_FILTERS`.
+        reducing_gap: shrink by a whole factor with ``Image.reduce`` first, so far that this many times the size
+            remains, at least 1; ``None`` does without.
+    """
+    resample = filter_of(filter, PILLOW_FILTERS, "Pillow")
+    if reducing_gap is not None and reducing_gap < 1:
+        raise NoiseError(f"reducing_gap must be at least 1; got {reducing_gap}")
+
+    def scale(picture: Picture, height: int, width: int) -> Picture:
+        image = Image.fromarray(picture)
+        return np.asarray(image.resize((width, height), Image.Resampling(resample), reducing_gap=reducing_gap))
+
+    return resizing(scale, geometry, size, ready_size)
 
 
 def opencv(*, geometry: str, size: int, filter: str, ready_size: int | None = None) -> StepFunction:
-    """``cv2.resize``; uint8 HWC RGB in and out. ``filter`` is a key of `OPENCV_FILTERS`; the rest as above."""
-    interpolation = _choice(filter, OPENCV_FILTERS, "OpenCV")
-    _check_target(geometry, size)
+    """``cv2.resize(picture, (width, height), interpolation=...)`` of OpenCV 4.9 and later; uint8 HWC RGB in and out.
 
-    def apply(picture: Picture, rng: np.random.Generator) -> Picture:
-        del rng
-        if picture.shape[:2] == (ready_size, ready_size):
-            return picture
-        height, width = target_size(picture.shape[0], picture.shape[1], geometry, size)
+    Kernels keep their width when they shrink a picture, except that of "area". "bilinear" and "bicubic" have
+    coefficients of 11 bits and round to the nearest level at the end; the "exact" ones are the same bits on every
+    processor; "nearest" takes ``floor(x * scale)``, "nearest-exact" the pixel whose middle is nearest, as Pillow does.
+
+    Args:
+        geometry, size, ready_size: see `resizing`.
+        filter: a key of `OPENCV_FILTERS`.
+    """
+    interpolation = filter_of(filter, OPENCV_FILTERS, "OpenCV")
+
+    def scale(picture: Picture, height: int, width: int) -> Picture:
         return cast(Picture, cv2.resize(picture, (width, height), interpolation=interpolation))
 
-    return apply
+    return resizing(scale, geometry, size, ready_size)
 
 
-def _check_target(geometry: str, size: int) -> None:
-    if geometry not in ("shorter_side", "square"):
-        raise NoiseError(f"a resize's geometry must be 'shorter_side' or 'square'; got {geometry!r}")
-    check_size("resize", size)
+Choice = TypeVar("Choice")
 
 
-def _choice(name: str, filters: dict[str, Image.Resampling] | dict[str, int], library: str) -> int:
+def filter_of(name: str, filters: Mapping[str, Choice], library: str) -> Choice:
+    """What a library calls a filter.
+
+    Raises:
+        NoiseError: it has none of that name.
+    """
     if name not in filters:
         raise NoiseError(f"{library} has no resize filter {name!r}; choose from {', '.join(filters)}")
-    return int(filters[name])
+    return filters[name]
+
+
+def _either(names: Sequence[str]) -> str:
+    return f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"

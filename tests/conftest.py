@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from noise.base import MissingData
+from engines.base import EngineUnavailable
+from harness.registry import STEP_TABLE
+from noise import STEPS
+from noise.base import MissingData, Unavailable
 from noise.corruptions import overlays
 
-REQUIREMENTS = ("data", "chromium", "gpu", "magick", "qemu")
+REQUIREMENTS = ("data", "chromium", "decoders", "gpu", "magick", "qemu", "torch")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,6 +67,20 @@ def frost_overlays(request: pytest.FixtureRequest) -> None:
 def _needs_overlays(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("needs_overlays"):
         request.getfixturevalue("frost_overlays")
+
+
+@pytest.fixture(autouse=True)
+def _needs_row(request: pytest.FixtureRequest) -> None:
+    for mark in request.node.iter_markers("needs_row"):
+        (row,) = mark.args
+        try:
+            factory = STEP_TABLE.resolve(row)
+            if row == "decode.nvjpeg":
+                factory()
+        except EngineUnavailable as error:
+            missing(request, STEPS[row].extra or "", str(error))
+        except Unavailable as error:
+            missing(request, "gpu", str(error))
 
 
 @pytest.fixture(scope="session")

@@ -35,8 +35,16 @@ HEAVY = {
         "exporters/targets.py",
         "harness/demo/train.py",
     },
-    "torch": {"benchmarks/script.py", "benchmarks/vit.py", "harness/demo/train.py"},
-    "torchvision": set(),
+    "torch": {
+        "benchmarks/script.py",
+        "benchmarks/vit.py",
+        "harness/demo/train.py",
+        "noise/decode_torchvision.py",
+        "noise/resize_torch.py",
+    },
+    "torchvision": {"noise/decode_torchvision.py"},
+    "av": {"noise/decode_ffmpeg.py"},
+    "simplejpeg": {"noise/decode_simplejpeg.py"},
     "tensorrt": set(),
     "pycuda": set(),
     "cuda": set(),
@@ -45,8 +53,8 @@ HEAVY = {
     "openvino": {"engines/openvino.py", "engines/openvino_certificate.py"},
 }
 FORBIDDEN_NAMES = {"utils.py", "common.py", "helpers.py"}
-# noise is for pictures alone.
-NOT_IN_NOISE = {"onnx", "onnxruntime", "torch"}
+# noise is for pictures alone. Which of its files may import torch, HEAVY says.
+NOT_IN_NOISE = {"onnx", "onnxruntime"}
 
 
 def sources(floor: str) -> list[Path]:

@@ -76,7 +76,7 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
     calibration = calibration_from_job(job, Progress())
     wish = quantisation_from_recipe(recipe, options.goal)
     if samples is not None:
-        conditions, _ = conditions_from_recipe(options.noise or (CLEAN,), recipe, job.pipeline)
+        conditions = conditions_from_recipe(options.noise or (CLEAN,), recipe, job.pipeline).chosen
         study = Study(job.artifact, calibration, wish, samples, conditions, recipe.seed)
         return _rank(study, options, console)
     made = qdq_writer()(job.artifact, calibration, wish, target, Path(options.output))

@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.estimate import Estimate, Values, Z, average, mcnemar, paired_difference, proportion
 from harness.labels import IMAGENET_CLASSES
 from harness.looks import z_from_looks
 from harness.mce import ALEXNET_ERROR, SEVERITIES, CorruptionErrors, corruption_errors
 from harness.plan import FP32, INTEGER, SIMULATED
+from harness.report.cells import Cell, any_failed, cells_from_store
 from harness.report.timing import timing_from_parts
 from harness.store import STOPPING, Store
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 CLEAN = "clean"
 ALL = "all noises"
 
@@ -94,7 +94,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that any form of the report shows; `describe` is its JSON (``report/schema.json``)."""
+    """Everything that any form of the report shows; `describe` is its JSON (``report/schema.json``).
+
+    ``not_run`` holds what was asked for and could not be had: name, noise, setting and reason of each.
+    """
 
     identity: Mapping[str, Any]
     contenders: Mapping[str, Mapping[str, Any]]
@@ -104,6 +107,7 @@ class Report:
     errors: Sequence[Mapping[str, Any]]
     sources: Mapping[str, int]
     rows: tuple[Row, ...]
+    not_run: Sequence[Mapping[str, str]]
     certificates: Mapping[str, Mapping[str, Any]]
     findings: Sequence[Mapping[str, Any]]
     timing: Mapping[str, Any]
@@ -143,28 +147,6 @@ class Report:
         return list(dict.fromkeys(str(facts["engine"]) for facts in self.contenders.values()))
 
 
-@dataclass(frozen=True)
-class Cell:
-    """The answers of one cell, pictures in the order of their ids.
-
-    Args:
-        correct: float64 [n], 1 or 0; a picture that failed counts as 0.
-        top5: float64 [n].
-        prediction: int32 [n], -1 where the picture failed.
-        distances: version -> float64 [n], logit distance from that version's answers; NaN where there is none.
-    """
-
-    correct: Values
-    top5: Values
-    prediction: npt.NDArray[np.int32]
-    distances: Mapping[str, Values]
-
-    @property
-    def failed(self) -> int:
-        """How many pictures failed."""
-        return int((self.prediction < 0).sum())
-
-
 def report_from_store(store: Store) -> Report:
     """The report of what a run has measured so far.
 
@@ -173,7 +155,7 @@ def report_from_store(store: Store) -> Report:
     """
     header = store.read_json("run.json")
     identity = header["identity"]
-    cells = _cells(store)
+    cells = cells_from_store(store)
     stopping = store.read_json(STOPPING) if store.has(STOPPING) else None
     z = z_from_looks(len(stopping["looks"])) if stopping else Z
     conditions = _condition_rows(identity["conditions"], cells, z)
@@ -198,34 +180,13 @@ def report_from_store(store: Store) -> Report:
         errors=[{"error": text, "pictures": count, "first": first} for text, count, first in errors],
         sources=dict(sources),
         rows=tuple(rows),
+        not_run=identity["not_run"],
         certificates=prepared["certificates"],
         findings=prepared["findings"],
         timing=timing_from_parts(store.timings()),
         stopping=stopping,
         corruption_errors=_corruption_errors(identity["conditions"], cells, z) if on_imagenet else {},
     )
-
-
-def _cells(store: Store) -> dict[str, Cell]:
-    columns = store.columns(
-        "select cell, coalesce(correct, false) as correct, coalesce(top5, false) as top5, "
-        "coalesce(prediction, -1) as prediction, coalesce(from_fp32, 'nan'::float) as from_fp32, "
-        "coalesce(from_simulated, 'nan'::float) as from_simulated from records order by cell, sample"
-    )
-    names, starts = np.unique(columns["cell"], return_index=True)
-    ends = [*starts[1:], len(columns["cell"])]
-    return {
-        str(name): Cell(
-            columns["correct"][start:end].astype(np.float64),
-            columns["top5"][start:end].astype(np.float64),
-            columns["prediction"][start:end].astype(np.int32),
-            {
-                FP32: columns["from_fp32"][start:end].astype(np.float64),
-                SIMULATED: columns["from_simulated"][start:end].astype(np.float64),
-            },
-        )
-        for name, start, end in zip(names, starts, ends, strict=True)
-    }
 
 
 def _condition_rows(conditions: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell], z: float) -> list[Row]:
@@ -275,7 +236,7 @@ def _mean_rows(conditions: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell
 def _mean_row(kind: str, name: str, groups: Mapping[str, list[list[Cell]]], z: float) -> Row:
     """``groups``: contender -> noises -> cells of its settings. Every noise weighs the same."""
     flat = {contender: [cell for group in each for cell in group] for contender, each in groups.items()}
-    failed = {contender: _any_failed(each) for contender, each in flat.items()}
+    failed = {contender: any_failed(each) for contender, each in flat.items()}
     return Row(
         kind=kind,
         name=name,
@@ -292,10 +253,6 @@ def _mean(groups: list[list[Cell]], column: str) -> Values:
     means = [np.mean([getattr(cell, column) for cell in group], axis=0) for group in groups]
     mean: Values = np.mean(means, axis=0)
     return mean
-
-
-def _any_failed(cells: Sequence[Cell]) -> int:
-    return int(np.any([cell.prediction < 0 for cell in cells], axis=0).sum())
 
 
 def _corruption_errors(
@@ -327,7 +284,7 @@ def _corruption_errors(
             wrong[name],
             None if clean is None else 1 - cells[clean["cells"][name]].correct,
             wrong.get(original) if original != name else None,
-            _any_failed(used),
+            any_failed(used),
             z,
         )
     return found
@@ -352,7 +309,7 @@ def _loss(
     step: str, before: str, after: str, cells: Mapping[str, list[Cell]], means: Mapping[str, Values] | None, z: float
 ) -> Loss:
     first, second = cells[before], cells[after]
-    failed = _any_failed([*first, *second])
+    failed = any_failed([*first, *second])
     changed = np.mean([old.prediction != new.prediction for old, new in zip(first, second, strict=True)], axis=0)
     distance = _distance(
         [] if step == ENGINE_STEP else [cell.distances[before.rpartition(":")[2]] for cell in second], z

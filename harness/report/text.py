@@ -69,7 +69,7 @@ def short(contender: str, report: Report) -> str:
 
 def headline(report: Report) -> list[str]:
     """What a person wants to know first, in sentences."""
-    lines = [_coverage(report), *_stopping(report)]
+    lines = [_coverage(report), *_not_run(report), *_stopping(report)]
     for engine in report.engines:
         clean = report.clean.loss("total", engine) if report.clean else None
         noisy = report.overall.loss("total", engine) if report.overall else None
@@ -90,6 +90,15 @@ def headline(report: Report) -> list[str]:
         share = "no multiply-accumulates" if fraction is None else f"{100 * fraction:.1f} % of multiply-accumulates"
         lines.append(f"{name}: {share} ran on integer kernels ({certificate['evidence']['kernel_class']}).")
     return lines
+
+
+def _not_run(report: Report) -> list[str]:
+    """What was asked for and is in no table; the findings say why."""
+    if not report.not_run:
+        return []
+    names = ", ".join(each["name"] for each in report.not_run)
+    settings = "settings were" if len(report.not_run) > 1 else "setting was"
+    return [f"{len(report.not_run)} {settings} asked for and not run, and no mean includes them: {names}."]
 
 
 def _stopping(report: Report) -> list[str]:

@@ -165,7 +165,7 @@ def test_a_model_that_onnxruntime_refuses_is_one_message(
         ("normalise", {"mean": ["a", 1, 1]}, "normalise.float32 refuses"),
         ("crop", {"size": -3}, "size of a crop must be a positive whole number of pixels; got -3"),
         ("crop", {"size": "224"}, "got '224'"),
-        ("resize", {"geometry": "round"}, "must be 'shorter_side' or 'square'; got 'round'"),
+        ("resize", {"geometry": "round"}, "must be 'shorter_side', 'square' or 'letterbox'; got 'round'"),
         ("decode", None, "declares has no decode step"),
     ],
 )

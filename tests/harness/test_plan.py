@@ -36,12 +36,13 @@ def test_the_default_grid_is_clean_five_corruptions_and_the_resize_swap(small: R
 
 
 def test_a_noise_means_all_its_settings_and_a_setting_means_one(small: Recipe) -> None:
-    assert names(replace(small, noise=("brightness:2", "resize", "brightness:2"))) == [
+    assert names(replace(small, noise=("brightness:2", "contrast", "brightness:2"))) == [
         "brightness:2",
-        "resize:nearest",
-        "resize:bilinear",
-        "resize:bicubic",
-        "resize:area",
+        "contrast:1",
+        "contrast:2",
+        "contrast:3",
+        "contrast:4",
+        "contrast:5",
     ]
 
 

@@ -20,6 +20,7 @@ from harness.speed import Speed
 from tests.harness import doubles
 
 Use = Callable[[str], Recipe]
+OPENCV = tuple(f"resize:{name}" for name in ("nearest", "bilinear", "bicubic", "area"))
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_an_engine_that_is_not_reentrant_is_called_by_one_worker_at_a_time(
 
 
 def test_batches_are_as_large_as_asked_for_and_no_larger(use: Use, run_recipe: Callable[..., Report]) -> None:
-    recipe = replace(use("DoubleEngine"), noise=("clean", "brightness", "resize"))
+    recipe = replace(use("DoubleEngine"), noise=("clean", "brightness", *OPENCV))
     doubles.calls.clear()
     run_recipe(recipe, speed=Speed(workers=1, batch=4))
     # Ten conditions of each of 16 pictures: 4 + 4 + 2. The checks before the run take 8 at once or 1.

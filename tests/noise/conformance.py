@@ -7,6 +7,9 @@ returns nothing, or raises an `AssertionError` that says what was broken.
 from __future__ import annotations
 
 import json
+import struct
+import tracemalloc
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -15,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.registry import step_function
-from noise.base import Pipeline, Step, StepFunction, step_from_json
+from noise.base import SHARED, Change, NoiseError, Pipeline, Step, StepFunction, step_from_json
 from noise.seed import generator
 
 Make = Callable[[], StepFunction]
 Picture = npt.NDArray[np.uint8]
+Settings = Mapping[str, Step | Change | None]
 
 SEED = 7
 KEY = "conformance"
@@ -100,30 +104,30 @@ def check_survives_json(step: Step, value: Any) -> None:
     assert np.array_equal(original, again), "the step that was read back makes another picture"
 
 
-def check_five_severities(settings: Mapping[str, Step | None]) -> None:
+def check_five_severities(settings: Settings) -> None:
     """A corruption has the severities 1 to 5 in this order, and all five differ."""
     assert tuple(settings) == LEVELS, f"expected the severities {LEVELS}, got {tuple(settings)}"
-    keys = {step.key for step in settings.values() if step is not None}
+    keys = {step.key for step in settings.values() if isinstance(step, Step)}
     assert len(keys) == len(LEVELS), "two severities are the same step"
 
 
-def check_grows(settings: Mapping[str, Step | None], picture: Picture) -> None:
+def check_grows(settings: Settings, picture: Picture) -> None:
     """The mean absolute distance from the clean picture grows from each severity to the next."""
     distances = [
         float(np.abs(outcome(step_function(step), picture).astype(int) - picture).mean())
         for step in settings.values()
-        if step is not None
+        if isinstance(step, Step)
     ]
     assert all(mild < strong for mild, strong in pairwise(distances)), f"the distances do not grow: {distances}"
     assert distances[0] > 0, "the mildest severity changes nothing"
 
 
-def check_inserts_behind_crop(pipeline: Pipeline, step: Step) -> None:
-    """A corruption adds one sensor step behind the crop and leaves all others in place."""
+def check_inserts_behind(pipeline: Pipeline, step: Step, stage: str) -> None:
+    """A step that is added stands behind another stage and leaves all others in place."""
     changed = pipeline.with_step(step).steps
-    assert tuple(s for s in changed if s is not step) == pipeline.steps, "the corruption changed another step"
+    assert tuple(s for s in changed if s is not step) == pipeline.steps, "the step changed another one"
     before = changed[changed.index(step) - 1]
-    assert before.stage == "crop", f"the corruption stands behind {before.row}"
+    assert before.stage == stage, f"the step stands behind {before.row}"
 
 
 def check_swaps_one_step(pipeline: Pipeline, step: Step) -> None:
@@ -135,7 +139,58 @@ def check_swaps_one_step(pipeline: Pipeline, step: Step) -> None:
             assert new == old, f"the swap changed {old.row} too"
         else:
             assert new.row == step.row, f"expected {step.row}, got {new.row}"
-            assert dict(new.params) == {**old.params, **step.params}, "the swap lost a parameter"
+            kept = old.params if old.name == step.name else [*SHARED.get(step.stage, ())]
+            expected = {**{name: old.params[name] for name in kept if name in old.params}, **step.params}
+            assert dict(new.params) == expected, "the swap lost a parameter, or kept a foreign one"
+
+
+def check_keeps_shape_of_input(pipeline: Pipeline, step: Step, data: bytes) -> None:
+    """With the step the model is fed an array of the same shape and type."""
+    clean, changed = run_pipeline(pipeline, data), run_pipeline(pipeline.with_step(step), data)
+    assert changed.shape == clean.shape, f"expected {clean.shape}, got {changed.shape}"
+    assert changed.dtype == clean.dtype, f"expected {clean.dtype}, got {changed.dtype}"
+
+
+def check_makes_rgb(make: Make, data: bytes, size: tuple[int, int]) -> None:
+    """A decoder returns uint8, height x width x 3, contiguous, that nobody else can change."""
+    picture = make()(data, generator(SEED, KEY, "a.jpg"))
+    assert isinstance(picture, np.ndarray), f"a picture must be an array; got {type(picture).__name__}"
+    assert picture.dtype == np.uint8, f"expected uint8, got {picture.dtype}"
+    assert picture.shape == (*size, 3), f"expected {(*size, 3)}, got {picture.shape}"
+    assert picture.flags.c_contiguous, "the rows of the picture do not follow each other in memory"
+
+
+def check_refuses(make: Make, data: bytes) -> None:
+    """A decoder says in a `NoiseError` that it makes nothing of the bytes, and allocates nothing for a claimed size."""
+    tracemalloc.start()
+    try:
+        make()(data, generator(SEED, KEY, "a.jpg"))
+    except NoiseError:
+        peak = tracemalloc.get_traced_memory()[1]
+        assert peak < 10_000_000, f"refusing took {peak:,} bytes"
+        return
+    finally:
+        tracemalloc.stop()
+    raise AssertionError("the decoder made a picture of it")
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims a size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
+
+
+NO_PICTURES = {
+    "empty": b"",
+    "text": b"not an image",
+    "JPEG's first bytes": b"\xff\xd8\xff\xe0",
+    "decompression bomb": png_of_size(100_000, 100_000),
+}
 
 
 def run_pipeline(pipeline: Pipeline, data: bytes) -> npt.NDArray[Any]:

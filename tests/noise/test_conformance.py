@@ -16,7 +16,7 @@ from harness.plan import plan
 from harness.recipe import Recipe
 from harness.registry import NOISE_TABLE, STEP_TABLE, noise_settings, step_function
 from noise import NOISES, STEPS
-from noise.base import Pipeline, Step
+from noise.base import ADDED, STAGES, Change, Pipeline, Step
 from noise.presets import pipeline_from_preset, preset_names
 from tests.engines.tiny import write_tiny
 from tests.noise import conformance
@@ -53,9 +53,9 @@ EXAMPLES: list[Step] = []
 
 
 def noise_steps() -> list[tuple[str, str, Step]]:
-    """(noise, setting, step) of every setting that puts a step into the pipeline."""
+    """(noise, setting, step) of every setting that puts a step into `PIPELINE`."""
     return [
-        (noise, setting, step)
+        (noise, setting, step.step(PIPELINE) if isinstance(step, Change) else step)
         for noise in NOISE_TABLE.names()
         for setting, step in noise_settings(noise).items()
         if step is not None
@@ -78,9 +78,9 @@ def scene(height: int, width: int) -> conformance.Picture:
     return np.clip(smooth + texture, 0, 255).astype(np.uint8)
 
 
-def encoded(picture: conformance.Picture) -> bytes:
+def encoded(picture: conformance.Picture, mode: str = "RGB") -> bytes:
     stored = io.BytesIO()
-    Image.fromarray(picture).save(stored, format="JPEG", quality=90)
+    Image.fromarray(picture).convert(mode).save(stored, format="JPEG", quality=90)
     return stored.getvalue()
 
 
@@ -95,19 +95,35 @@ def values_for(step: Step) -> list[Any]:
 
 
 LAYOUTS = ("nchw", "nhwc")
+NV12 = {"matrix": "bt601", "levels": "full", "read_matrix": "bt601", "read_levels": "full"}
 STEP_LIST = list(all_steps().values())
 CORRUPTIONS = [name for name in NOISES if any(s and s.stage == "sensor" for s in noise_settings(name).values())]
 
 
 def usable(value: Any, name: str) -> Any:
-    """A parameter of a test, skipped where what it names needs files that are not here."""
-    return pytest.param(value, marks=pytest.mark.needs_overlays) if name == "frost" else value
+    """A parameter of a test, skipped where what it names needs files or packages that are not here.
+
+    Args:
+        name: of a noise, or of a row of steps.
+    """
+    if name in ("frost", "sensor.frost"):
+        return pytest.param(value, marks=pytest.mark.needs_overlays)
+    if name in STEPS and STEPS[name].extra:
+        return pytest.param(value, marks=pytest.mark.needs_row(name))
+    return value
 
 
-SWAPS = [(noise, setting, step) for noise, setting, step in noise_steps() if step.stage != "sensor"]
+def steps_of(*stages: str) -> pytest.MarkDecorator:
+    """A test for every step of these stages, or of all."""
+    steps = [step for step in STEP_LIST if step.stage in (stages or STAGES)]
+    return pytest.mark.parametrize("step", [usable(step, step.row) for step in steps], ids=[each.key for each in steps])
 
-every_step = pytest.mark.parametrize(
-    "step", [usable(step, step.name) for step in STEP_LIST], ids=[step.key for step in STEP_LIST]
+
+every_step = steps_of()
+every_swap = pytest.mark.parametrize(
+    "step",
+    [usable(step, step.row) for _, _, step in noise_steps() if step.stage not in ADDED],
+    ids=[f"{noise}:{setting}" for noise, setting, step in noise_steps() if step.stage not in ADDED],
 )
 every_corruption = pytest.mark.parametrize("noise", CORRUPTIONS)
 
@@ -117,7 +133,7 @@ def test_every_row_of_steps_is_covered_by_a_preset_a_noise_or_an_example(row: st
     assert row in {step.row for step in STEP_LIST}, f"add a step of {row} to EXAMPLES, with its parameters"
 
 
-@pytest.mark.parametrize("row", [*STEPS, *NOISES])
+@pytest.mark.parametrize("row", [usable(row, row) for row in [*STEPS, *NOISES] if row != "frost"])
 def test_every_row_says_what_it_is_and_can_be_imported(row: str) -> None:
     table = STEP_TABLE if row in STEPS else NOISE_TABLE
     assert table.rows[row].about
@@ -125,9 +141,7 @@ def test_every_row_says_what_it_is_and_can_be_imported(row: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["224x224", "97x130"])
-@pytest.mark.parametrize(
-    "step", [usable(step, step.name) for step in STEP_LIST if step.stage == "sensor"], ids=lambda step: step.key
-)
+@steps_of("sensor", "colour")
 def test_sensor_step_keeps_dtype_and_shape(step: Step, size: tuple[int, int]) -> None:
     conformance.check_keeps_dtype_and_shape(partial(step_function, step), scene(*size))
 
@@ -166,7 +180,7 @@ def test_step_survives_json(step: Step) -> None:
 @pytest.mark.parametrize("noise", [usable(noise, noise) for noise in sorted(RANDOM)])
 def test_noises_that_must_be_random_do_draw(noise: str) -> None:
     for step in noise_settings(noise).values():
-        assert step is not None
+        assert isinstance(step, Step)
         assert conformance.draws(partial(step_function, step), scene(40, 50))
 
 
@@ -183,19 +197,32 @@ def test_corruption_grows_with_severity(noise: str) -> None:
 @every_corruption
 def test_corruption_is_inserted_behind_the_crop(noise: str) -> None:
     for step in noise_settings(noise).values():
-        if step is not None:
-            conformance.check_inserts_behind_crop(PIPELINE, step)
+        if isinstance(step, Step):
+            conformance.check_inserts_behind(PIPELINE, step, "crop")
 
 
-@pytest.mark.parametrize(("noise", "setting", "step"), SWAPS)
-def test_swap_keeps_other_steps_and_size(noise: str, setting: str, step: Step) -> None:
-    del noise, setting
+@steps_of("colour")
+def test_colour_is_inserted_behind_the_decoder(step: Step) -> None:
+    conformance.check_inserts_behind(PIPELINE, step, "decode")
+    conformance.check_keeps_shape_of_input(PIPELINE, step, encoded(scene(97, 130)))
+
+
+@every_swap
+def test_swap_keeps_other_steps_and_size(step: Step) -> None:
     conformance.check_swaps_one_step(PIPELINE, step)
-    data = encoded(scene(97, 130))
-    clean = conformance.run_pipeline(PIPELINE, data)
-    swapped = conformance.run_pipeline(PIPELINE.with_step(step), data)
-    assert swapped.shape == clean.shape
-    assert swapped.dtype == clean.dtype
+    conformance.check_keeps_shape_of_input(PIPELINE, step, encoded(scene(97, 130)))
+
+
+@steps_of("decode")
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_decoder_makes_rgb_of_every_jpeg(step: Step, mode: str) -> None:
+    conformance.check_makes_rgb(partial(step_function, step), encoded(scene(97, 130), mode), (97, 130))
+
+
+@steps_of("decode")
+@pytest.mark.parametrize("data", conformance.NO_PICTURES, ids=list(conformance.NO_PICTURES))
+def test_decoder_refuses_what_is_no_picture_with_its_own_words(step: Step, data: str) -> None:
+    conformance.check_refuses(partial(step_function, step), conformance.NO_PICTURES[data])
 
 
 def test_clean_has_one_setting_without_a_step() -> None:
@@ -222,9 +249,12 @@ def test_unknown_noise_is_refused_with_the_nearest_name() -> None:
         (Step("sensor", "gaussian_noise", {"sgima": 0.1}), "unexpected keyword argument 'sgima'"),
         (Step("sensor", "gaussian_noise", {}), "missing 1 required keyword-only argument: 'sigma'"),
         (Step("resize", "opencv", {"geometry": "square", "size": 8, "filter": "lanczos"}), "choose from nearest"),
+        (Step("crop", "centre", {"size": 8, "offset": "ceil"}), "one of half_even, half_up, floor; got 'ceil'"),
+        (Step("colour", "nv12", {**NV12, "matrix": "bt2020"}), "NV12 comes in bt601, bt709; got 'bt2020'"),
+        (Step("colour", "nv12", {**NV12, "read_levels": "video"}), "NV12 comes in full, limited; got 'video'"),
         (Step("normalise", "float32", {"scale": 0.0, "mean": [0, 0, 0], "std": [1, 1, 1]}), "non-zero scale"),
     ],
-    ids=["name", "unknown parameter", "missing parameter", "filter", "scale"],
+    ids=["name", "unknown parameter", "missing parameter", "filter", "offset", "matrix", "levels", "scale"],
 )
 def test_step_that_no_factory_accepts_is_refused(step: Step, message: str) -> None:
     with pytest.raises(HarnessError, match=message):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import struct
 import tracemalloc
-import zlib
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +12,7 @@ from PIL import Image
 
 from noise.base import NoiseError
 from noise.decode import pillow, source_of
+from tests.noise.conformance import png_of_size
 
 Picture = npt.NDArray[np.uint8]
 
@@ -30,17 +29,6 @@ def decode(data: bytes) -> Picture:
 
 def colours(height: int = 20, width: int = 30) -> Picture:
     return np.random.default_rng(4).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def png_of_size(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that claims a size."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = zlib.compress(bytes(1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
 def test_rgb_png_keeps_its_pixels() -> None:

@@ -71,17 +71,17 @@ def test_swap_of_a_missing_stage_is_refused_with_the_steps_that_there_are() -> N
 
 
 def test_steps_out_of_order_are_refused() -> None:
-    with pytest.raises(NoiseError, match=r"must follow the stages decode -> resize.*got crop\.centre -> resize\."):
+    with pytest.raises(NoiseError, match=r"must follow the stages decode -> colour.*got crop\.centre -> resize\."):
         Pipeline((PIPELINE.steps[2], PIPELINE.steps[1]))
 
 
 def test_unknown_stage_is_refused_with_the_stages() -> None:
-    with pytest.raises(NoiseError, match="one of decode, resize, crop, sensor, normalise, layout; got 'blur'"):
+    with pytest.raises(NoiseError, match="one of decode, colour, resize, crop, sensor, normalise, layout; got 'blur'"):
         Step("blur", "disk", {})
 
 
 def test_stage_that_does_not_exist_is_named_with_those_that_do() -> None:
-    with pytest.raises(NoiseError, match=r"must be one of decode, resize, .*; got 'blur'"):
+    with pytest.raises(NoiseError, match=r"must be one of decode, colour, .*; got 'blur'"):
         step_from_json({"stage": "blur", "name": "centre", "params": {}})
 
 
