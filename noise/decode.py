@@ -77,11 +77,12 @@ def _srgb_from_image(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not profile:
         return image
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    converted = ImageCms.profileToProfile(
-        image, source, ImageCms.createProfile("sRGB"), ImageCms.Intent.PERCEPTUAL, outputMode="RGB"
-    )
-    return cast(Image.Image, converted)
+    srgb, perceptual = ImageCms.createProfile("sRGB"), ImageCms.Intent.PERCEPTUAL
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    except OSError as error:
+        raise ImageCms.PyCMSError(str(error)) from error
+    return cast(Image.Image, ImageCms.profileToProfile(image, source, srgb, perceptual, outputMode="RGB"))
 
 
 def _rgb_from_image(image: Image.Image) -> Picture:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from noise.base import Pipeline, Step, StepFunction, severities
+from noise.base import NoiseError, Pipeline, Step, StepFunction, severities
 from noise.presets import pipeline_from_preset
 from tests.noise import conformance
 from tests.noise.conformance import Picture
@@ -89,6 +92,47 @@ def same_noise_for_every_sample() -> StepFunction:
         return np.asarray(sound()(picture, np.random.default_rng(0)))
 
     return apply
+
+
+def keeps_rows_padded() -> StepFunction:
+    def apply(data: bytes, rng: np.random.Generator) -> Picture:
+        del data, rng
+        return np.zeros((20, 32, 3), np.uint8)[:, :30]
+
+    return apply
+
+
+def gives_grey() -> StepFunction:
+    return lambda data, rng: np.zeros((20, 30), np.uint8)
+
+
+def takes_anything() -> StepFunction:
+    return lambda data, rng: PICTURE
+
+
+def allocates_first() -> StepFunction:
+    def apply(data: bytes, rng: np.random.Generator) -> Picture:
+        del data, rng
+        np.zeros(20_000_000, np.uint8)
+        raise NoiseError("not a picture")
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(keeps_rows_padded, "do not follow each other"), (gives_grey, r"expected \(20, 30, 3\), got \(20, 30\)")],
+)
+def test_decoder_of_another_form_is_caught(make: conformance.Make, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        conformance.check_makes_rgb(make, b"", (20, 30))
+
+
+def test_decoder_that_takes_anything_or_allocates_before_it_looks_is_caught() -> None:
+    with pytest.raises(AssertionError, match="made a picture of it"):
+        conformance.check_refuses(takes_anything, b"text")
+    with pytest.raises(AssertionError, match="refusing took 20,"):
+        conformance.check_refuses(allocates_first, b"text")
 
 
 def test_sound_step_passes_every_check() -> None:
@@ -179,6 +223,29 @@ def test_swap_that_loses_a_parameter_is_caught() -> None:
     pipeline = LosesParameters(pipeline_from_preset("imagenet", size=64).steps)
     with pytest.raises(AssertionError, match="lost a parameter"):
         conformance.check_swaps_one_step(pipeline, Step("resize", "opencv", {"filter": "area"}))
+
+
+class KeepsForeignParameters(Pipeline):
+    """A pipeline whose swap hands a library's own parameters to another library."""
+
+    def with_step(self, step: Step) -> Pipeline:
+        return Pipeline(
+            tuple(replace(step, params={**s.params, **step.params}) if s.stage == step.stage else s for s in self.steps)
+        )
+
+
+def test_swap_that_keeps_a_foreign_parameter_is_caught() -> None:
+    steps = pipeline_from_preset("imagenet", size=64).with_step(Step("resize", "pillow", {"reducing_gap": 2.0})).steps
+    with pytest.raises(AssertionError, match="kept a foreign one"):
+        conformance.check_swaps_one_step(KeepsForeignParameters(steps), Step("resize", "opencv", {"filter": "area"}))
+
+
+def test_swap_that_changes_the_shape_of_the_input_is_caught() -> None:
+    stored = io.BytesIO()
+    Image.fromarray(PICTURE).save(stored, "PNG")
+    pipeline = pipeline_from_preset("imagenet", size=16)
+    with pytest.raises(AssertionError, match=r"expected \(3, 16, 16\), got \(16, 16, 3\)"):
+        conformance.check_keeps_shape_of_input(pipeline, Step("layout", "nhwc", {}), stored.getvalue())
 
 
 def test_swap_that_changes_another_step_is_caught() -> None:

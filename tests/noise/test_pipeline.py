@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noise.base import STAGES, NoiseError, Pipeline, Step, pipeline_from_json, severities, step_from_json
+from noise.base import (
+    STAGES,
+    Change,
+    DoesNotApply,
+    NoiseError,
+    Pipeline,
+    Ratio,
+    Step,
+    pipeline_from_json,
+    severities,
+    step_from_json,
+)
 from noise.presets import pipeline_from_preset
 from noise.seed import generator
 
@@ -55,6 +66,46 @@ def test_swap_keeps_the_parameters_that_it_does_not_name() -> None:
     )
     assert swapped.steps[0] == PIPELINE.steps[0]
     assert swapped.steps[2:] == PIPELINE.steps[2:]
+
+
+def test_swap_to_another_step_leaves_behind_what_only_the_old_one_knows() -> None:
+    reducing = PIPELINE.with_step(Step("resize", "pillow", {"reducing_gap": 2.0}))
+    assert reducing.steps[1].params["filter"] == "bilinear"
+    by_opencv = reducing.with_step(Step("resize", "opencv", {"filter": "area"}))
+    assert "reducing_gap" not in by_opencv.steps[1].params
+    assert by_opencv.steps[1].params["size"] == 73
+
+
+def test_colour_step_comes_behind_the_decoder_and_before_what_the_artifact_declares() -> None:
+    declared = PIPELINE.with_step(Step("colour", "bgr", {}))
+    nv12 = Step("colour", "nv12", {"matrix": "bt601"})
+    assert [step.row for step in declared.with_step(nv12).steps[:4]] == [
+        "decode.pillow",
+        "colour.nv12",
+        "colour.bgr",
+        "resize.pillow",
+    ]
+
+
+def test_change_keeps_the_step_and_resolves_ratios_to_whole_pixels() -> None:
+    change = Change("resize", {"size": Ratio("crop", "size", 1 / 0.9), "geometry": "square"})
+    assert change.step(PIPELINE) == Step("resize", "pillow", {"size": 71, "geometry": "square"})
+    changed = PIPELINE.with_step(change)
+    assert changed.steps[1].params == {**PIPELINE.steps[1].params, "size": 71, "geometry": "square"}
+    by_opencv = PIPELINE.with_step(Step("resize", "opencv", {"filter": "area"}))
+    assert by_opencv.with_step(change).steps[1].row == "resize.opencv"
+    assert json.loads(json.dumps(changed.describe())) == changed.describe()
+
+
+def test_change_of_what_a_pipeline_lacks_does_not_apply() -> None:
+    cropped = pipeline_from_preset("imagenet-crop", size=64)
+    with pytest.raises(DoesNotApply, match="the noise changes the resize step, but this pipeline has none"):
+        cropped.with_step(Change("resize", {"geometry": "square"}))
+    with pytest.raises(DoesNotApply, match="the noise depends on the resize step"):
+        cropped.with_step(Change("decode", {"draft": Ratio("resize", "size")}, name="pillow"))
+    sizeless = Pipeline(tuple(Step("crop", "own", {}) if s.stage == "crop" else s for s in PIPELINE.steps))
+    with pytest.raises(DoesNotApply, match=r"depends on 'size', which crop\.own does not name"):
+        sizeless.with_step(Change("resize", {"size": Ratio("crop", "size")}))
 
 
 def test_swap_leaves_the_original_alone() -> None:

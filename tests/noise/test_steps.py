@@ -10,14 +10,28 @@ import numpy.typing as npt
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from onnx.helper import make_model, make_opsetid
+from onnx.parser import parse_graph
+from onnx.reference import ReferenceEvaluator
 from PIL import Image
 
-from noise.base import NoiseError, StepFunction
+from harness.errors import HarnessError
+from harness.registry import step_function
+from noise.base import NoiseError, Step, StepFunction
 from noise.crop import centre
 from noise.layout import nchw, nhwc
-from noise.normalise import float32
+from noise.normalise import float16, float32, integer, quantised
 from noise.presets import IMAGENET_MEAN, IMAGENET_STD, NORMALISATIONS, pipeline_from_preset, preset_names
-from noise.resize import MAX_PIXELS, OPENCV_FILTERS, PILLOW_FILTERS, opencv, pillow, target_size
+from noise.resize import (
+    BORDER,
+    MAX_PIXELS,
+    OPENCV_FILTERS,
+    PILLOW_FILTERS,
+    TORCH_FILTERS,
+    opencv,
+    pillow,
+    target_size,
+)
 
 RNG = np.random.default_rng(0)
 PICTURE = np.random.default_rng(5).integers(0, 256, (75, 100, 3), dtype=np.uint8)
@@ -109,6 +123,76 @@ def test_every_opencv_filter_is_compared() -> None:
     assert len(OPENCV_FILTERS) == 7
 
 
+LARGE = np.random.default_rng(8).integers(0, 256, (375, 500, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", PILLOW_FILTERS)
+@pytest.mark.parametrize("gap", [1.0, 2.0, 3.0])
+def test_reducing_gap_is_a_reduction_by_a_whole_factor_and_then_the_filter(name: str, gap: float) -> None:
+    got = pillow(geometry="square", size=60, filter=name, reducing_gap=gap)(LARGE, RNG)
+    image = Image.fromarray(LARGE)
+    expected = image.resize((60, 60), Image.Resampling[name.upper()], reducing_gap=gap)
+    assert np.array_equal(got, np.array(expected))
+    factors = (int(500 / 60 / gap) or 1, int(375 / 60 / gap) or 1)
+    if name in ("nearest", "box", "hamming") or factors == (1, 1):
+        return  # nearest is never reduced; the narrow filters see a rest of a pixel at the border
+    box = (0, 0, 500 / factors[0], 375 / factors[1])
+    by_hand = image.reduce(factors).resize((60, 60), Image.Resampling[name.upper()], box=box)
+    assert np.array_equal(got, np.array(by_hand))
+
+
+def test_reducing_gap_below_one_is_refused() -> None:
+    with pytest.raises(NoiseError, match=r"reducing_gap must be at least 1; got 0\.5"):
+        pillow(geometry="square", size=8, filter="box", reducing_gap=0.5)
+
+
+@pytest.mark.needs_row("resize.torch")
+@pytest.mark.parametrize(("name", "antialias"), [(n, a) for n, choices in TORCH_FILTERS.items() for a in choices])
+def test_pytorch_resizes_as_the_library_with_the_same_kernel(name: str, antialias: bool) -> None:
+    params = {"geometry": "square", "size": 120, "filter": name, "antialias": antialias}
+    got = np.asarray(step_function(Step("resize", "torch", params))(LARGE, RNG)).astype(int)
+    # PyTorch's nearest truncates, as OpenCV's; nearest-exact takes the middle, as Pillow's; its area is a box of whole
+    # pixels, which is Pillow's only where the factor is whole.
+    if name == "area":
+        whole = np.asarray(step_function(Step("resize", "torch", {**params, "size": 125}))(LARGE[:, :375], RNG))
+        expected = LARGE[:, :375].reshape(125, 3, 125, 3, 3).mean(axis=(1, 3))
+        assert np.abs(whole - expected).max() <= 0.51
+        return
+    other = pillow if antialias or name == "nearest-exact" else opencv
+    filter_name = "nearest" if name == "nearest-exact" else name
+    theirs = other(geometry="square", size=120, filter=filter_name)(LARGE, RNG).astype(int)
+    if "nearest" in name:
+        # PyTorch multiplies in float32: where the product is a whole number it may take the pixel before.
+        assert (got != theirs).mean() < 0.1
+    else:
+        assert np.abs(got - theirs).mean() < 0.6
+
+
+@pytest.mark.needs_row("resize.torch")
+def test_antialiasing_that_pytorch_does_not_have_is_refused() -> None:
+    with pytest.raises(HarnessError, match="PyTorch's 'nearest' has no antialiasing"):
+        step_function(
+            Step("resize", "torch", {"geometry": "square", "size": 8, "filter": "nearest", "antialias": True})
+        )
+
+
+@unhurried
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 64))
+def test_letterbox_holds_the_whole_picture_in_its_middle(height: int, width: int, size: int) -> None:
+    rows, columns = target_size(height, width, "letterbox", size)
+    assert max(rows, columns) == size
+    assert abs(rows - size * height / max(height, width)) <= 0.5 or rows == 1
+    assert abs(columns - size * width / max(height, width)) <= 0.5 or columns == 1
+    white = np.full((height, width, 3), 255, np.uint8)
+    got = opencv(geometry="letterbox", size=size, filter="nearest")(white, RNG)
+    assert got.shape == (size, size, 3)
+    seen = got[..., 0] == 255
+    assert seen.sum() == rows * columns
+    assert (got[~seen] == BORDER).all()
+    above, left = np.argwhere(seen)[0]
+    assert (above, left) == ((size - rows) // 2, (size - columns) // 2)
+
+
 def test_bilinear_of_pillow_and_opencv_differ_when_shrinking() -> None:
     smooth = pillow(geometry="square", size=20, filter="bilinear")(PICTURE, RNG)
     sparse = opencv(geometry="square", size=20, filter="bilinear")(PICTURE, RNG)
@@ -132,6 +216,16 @@ def test_crop_has_the_offsets_of_torchvision(size: int, above: int, beside: int)
     assert np.array_equal(cropped, numbered[top : top + size, left : left + size])
 
 
+@pytest.mark.parametrize(
+    ("offset", "expected"),
+    [("half_even", [58, 60, 60]), ("half_up", [59, 60, 60]), ("floor", [58, 59, 60])],
+)
+def test_offsets_differ_where_half_a_pixel_is_left(offset: str, expected: list[int]) -> None:
+    for width, left in zip((341, 343, 344), expected, strict=True):
+        columns = np.broadcast_to(np.arange(width)[None, :, None], (224, width, 3)).astype(np.int32)
+        assert centre(size=224, offset=offset)(columns, RNG)[0, 0, 0] == left
+
+
 def test_crop_larger_than_the_picture_is_refused() -> None:
     with pytest.raises(NoiseError, match="a 76 x 76 crop does not fit a picture of 75 x 100"):
         centre(size=76)(PICTURE, RNG)
@@ -147,6 +241,59 @@ def test_normalise_has_the_bits_of_the_float32_formula_on_every_level(name: str)
     expected = (picture.astype(np.float32) / scale - mean) / std
     assert got.dtype == expected.dtype == np.float32
     assert np.array_equal(got.view(np.uint32), expected.view(np.uint32))
+
+
+LEVELS = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+
+
+@pytest.mark.parametrize("name", NORMALISATIONS)
+def test_float16_rounds_every_operation_to_half_precision(name: str) -> None:
+    params: Any = NORMALISATIONS[name][1]
+    expected = np.empty(LEVELS.shape, np.float32)
+    for index, level in np.ndenumerate(LEVELS):
+        scaled = np.float16(np.float16(level) / np.float16(params["scale"]))
+        centred = np.float16(scaled - np.float16(params["mean"][index[2]]))
+        expected[index] = np.float16(centred / np.float16(params["std"][index[2]]))
+    got = float16(**params)(LEVELS, RNG)
+    assert got.dtype == np.float32
+    assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("name", NORMALISATIONS)
+def test_integer_subtracts_a_whole_mean_and_stays_within_a_level_of_float(name: str) -> None:
+    params: Any = NORMALISATIONS[name][1]
+    got = integer(**params)(LEVELS, RNG)
+    level = 1 / (params["scale"] * np.array(params["std"]))
+    # Half a level for the mean, and 255 half steps of a float16 for the factor.
+    assert (np.abs(got - float32(**params)(LEVELS, RNG)) <= (0.5 + 255 / 2**11) * level).all()
+    means = [round(params["scale"] * mean) for mean in params["mean"]]
+    for channel, mean in enumerate(means):
+        if 0 <= mean <= 255:
+            assert got[mean // 16, mean % 16, channel] == 0
+
+
+@pytest.mark.parametrize("name", NORMALISATIONS)
+@pytest.mark.parametrize("codes", ["uint8", "int8"])
+def test_quantised_equals_onnx_operators(name: str, codes: str) -> None:
+    params: Any = NORMALISATIONS[name][1]
+    values = float32(**params)(LEVELS, RNG)
+    low, high = min(0, values.min()), max(0, values.max())
+    step = np.float32(max(-low, high) / 127 if codes == "int8" else (high - low) / 255)
+    zero = np.array(0 if codes == "int8" else round(-low / step), codes)
+    graph = parse_graph(
+        "g (float[H, W, C] x, float s, " + codes + " z) => (float[H, W, C] y) "
+        "{ q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }"
+    )
+    model = make_model(graph, opset_imports=[make_opsetid("", 19)])
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": values, "s": step, "z": zero})
+    assert np.array_equal(quantised(**params, codes=codes)(LEVELS, RNG), expected)
+    given = quantised(**params, codes=codes, step=float(step), zero=int(zero))(LEVELS, RNG)
+    assert np.array_equal(given, expected)
+
+
+def test_unknown_codes_are_refused_with_the_choices() -> None:
+    with pytest.raises(NoiseError, match="codes uint8 or int8; got 'int4'"):
+        quantised(scale=1.0, mean=[0, 0, 0], std=[1, 1, 1], codes="int4")
 
 
 @pytest.mark.parametrize(
@@ -172,6 +319,15 @@ def test_layouts_order_the_axes_and_copy_nothing() -> None:
     assert np.array_equal(rows, picture[:, ::2])
     assert np.shares_memory(planes, picture)
     assert np.shares_memory(rows, picture)
+
+
+def test_misread_memory_keeps_its_bytes_and_takes_the_other_shape() -> None:
+    picture = np.ascontiguousarray(PICTURE.astype(np.float32))
+    as_planes, as_rows = nchw(misread=True)(picture, RNG), nhwc(misread=True)(picture, RNG)
+    assert as_planes.shape == (3, 75, 100)
+    assert np.array_equal(as_planes.ravel(), picture.ravel())
+    assert as_rows.shape == picture.shape
+    assert np.array_equal(as_rows.ravel(), np.moveaxis(picture, 2, 0).ravel())
 
 
 def test_imagenet_preset_is_torchvisions() -> None:
