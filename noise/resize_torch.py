@@ -28,6 +28,7 @@ def pytorch(
     """
     if antialias not in filter_of(filter, TORCH_FILTERS, "PyTorch"):
         raise NoiseError(f"PyTorch's {filter!r} has no antialiasing; only bilinear and bicubic have")
+    torch.set_num_threads(1)  # workers are the parallelism, as with OpenCV
     corners = False if filter in ("bilinear", "bicubic") else None
 
     def scale(picture: Picture, height: int, width: int) -> Picture:

@@ -7,11 +7,12 @@ from html import escape
 from typing import Any
 
 from harness.estimate import Estimate
-from harness.report.build import Report, Row
+from harness.report.build import Report
 from harness.report.text import interval, percent, points, short
 
 # Colour-blind-safe (Okabe and Ito); the dash tells lines apart where they lie on each other.
 INKS = ("#767676", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7b4173", "#b5bd00")
+TICK_WIDTH = 5.5  # of a letter of a label
 DASHES = ("", "6 3", "2 3", "8 2 2 2", "1 2", "4 4")
 
 
@@ -29,10 +30,12 @@ def _panel(noise: str, report: Report) -> str:
     labels = (["clean"] if clean else []) + [row.setting or row.name for row in rows]
     left, top, width, height = 34, 26, 226, 130
     step = width / max(1, len(points_at))
+    longest = max(map(len, labels))
+    slanted = longest * TICK_WIDTH > step
+    foot = 22 if not slanted else 12 + int(longest * TICK_WIDTH)
     marks = [_axis(left, top, width, height)]
     marks += [
-        f'<text class="tick" x="{left + step * (i + 0.5):.1f}" y="{top + height + 14}" text-anchor="middle">'
-        f"{escape(label)}</text>"
+        _tick(label, (left + step * (i + 0.5), top + height + (9 if slanted else 14)), slanted=slanted)
         for i, label in enumerate(labels)
     ]
     for index, name in enumerate(report.contenders):
@@ -44,9 +47,16 @@ def _panel(noise: str, report: Report) -> str:
         ]
         marks.append(_series(spots, (top, height), index, joined=ordered))
     return (
-        f'<svg viewBox="0 0 {left + width + 6} {top + height + 22}" role="img" aria-label="{escape(noise)}">'
+        f'<svg viewBox="0 0 {left + width + 6} {top + height + foot}" role="img" aria-label="{escape(noise)}">'
         f'<text class="title" x="{left}" y="15">{escape(noise)}</text>{"".join(marks)}</svg>'
     )
+
+
+def _tick(label: str, at: tuple[float, float], *, slanted: bool) -> str:
+    x, y = at
+    place = f'transform="translate({x + 3:.1f} {y:.1f}) rotate(-90)" text-anchor="end"'
+    upright = f'x="{x:.1f}" y="{y}" text-anchor="middle"'
+    return f'<text class="tick" {place if slanted else upright}>{escape(label)}</text>'
 
 
 def _axis(left: int, top: int, width: int, height: int) -> str:
@@ -84,22 +94,21 @@ def _series(spots: Sequence[tuple[float, Estimate, str]], box: tuple[int, int], 
     return path + marks
 
 
-def loss_forest(rows: Sequence[Row], steps: Sequence[tuple[str, str]], report: Report) -> str:
-    """Paired differences with intervals: one line per row, one column per step.
+def forest(rows: Sequence[tuple[str, Mapping[str, Estimate]]], titles: Mapping[str, str]) -> str:
+    """Paired differences with intervals: one line per row, one column per title.
 
     Args:
-        rows: of the report.
-        steps: pairs of step and the contender after it.
+        rows: names, and the differences of each by column; a column may be missing.
+        titles: column -> what it is called.
     """
-    if not rows or not steps:
+    if not rows or not titles:
         return ""
-    reach = _reach([loss.difference for row in rows for loss in row.losses])
-    left, column, gap, line, top = 158, 250, 44, 17, 40
+    reach = _reach([change for _, changes in rows for change in changes.values()])
+    left, column, gap, line, top = 190, 250, 44, 17, 40
     parts = []
-    for index, (step, after) in enumerate(steps):
+    for index, (key, title) in enumerate(titles.items()):
         x0 = left + index * (column + gap)
         centre = x0 + column / 2
-        title = step if len(report.engines) == 1 else f"{after.rpartition(':')[0]} {step}"
         parts.append(f'<text class="title" x="{centre}" y="14" text-anchor="middle">{escape(title)}</text>')
         for tick in (-reach, 0.0, reach):
             x = centre + tick / reach * column / 2
@@ -108,17 +117,17 @@ def loss_forest(rows: Sequence[Row], steps: Sequence[tuple[str, str]], report: R
                 f'y2="{top + line * len(rows)}"/><text class="tick" x="{x:.1f}" y="{top - 12}" '
                 f'text-anchor="middle">{f"{100 * tick:+.0f}" if tick else "0"}</text>'
             )
-        for position, row in enumerate(rows):
-            loss = next((each for each in row.losses if (each.step, each.after) == (step, after)), None)
-            if loss is not None:
-                place = (centre, column / 2 / reach, top + line * (position + 0.5))
-                parts.append(_whisker(loss.difference, place, row.name))
+        parts += [
+            _whisker(changes[key], (centre, column / 2 / reach, top + line * (position + 0.5)), name)
+            for position, (name, changes) in enumerate(rows)
+            if key in changes
+        ]
     names = "".join(
         f'<text class="tick" x="{left - 12}" y="{top + line * (i + 0.5) + 4:.1f}" text-anchor="end">'
-        f"{escape(row.name)}</text>"
-        for i, row in enumerate(rows)
+        f"{escape(name)}</text>"
+        for i, (name, _) in enumerate(rows)
     )
-    width = left + len(steps) * (column + gap)
+    width = left + len(titles) * (column + gap)
     height = top + line * len(rows) + 6
     return (
         f'<svg class="forest" viewBox="0 0 {width} {height}" role="img" aria-label="paired differences">'

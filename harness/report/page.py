@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 
 from harness.estimate import Estimate
 from harness.plan import VERSIONS
 from harness.report.build import Report, Row
-from harness.report.figures import DASHES, INKS, accuracy_panels, loss_forest, mac_bar, time_bar
+from harness.report.figures import DASHES, INKS, accuracy_panels, forest, mac_bar, time_bar
+from harness.report.html import document, findings, table
 from harness.report.terminal import summary_rows
 from harness.report.text import (
     MOVEMENT,
@@ -30,13 +30,12 @@ from harness.report.timing import bottleneck, staff_text
 def page(report: Report) -> str:
     """The whole report as HTML."""
     name = report.identity["model"]["file"]
-    style = (files("harness.report") / "style.css").read_text()
     body = "".join(
         (
             f"<h1>Robustness of {escape(name)}</h1>",
             _subtitle(report),
             "<ul class='headline'>" + "".join(f"<li>{escape(x)}</li>" for x in headline(report)) + "</ul>",
-            _findings(report),
+            findings(report.findings),
             _summary(report),
             _panels(report),
             _forest(report),
@@ -49,11 +48,7 @@ def page(report: Report) -> str:
             _provenance(report),
         )
     )
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(name)}: robustness</title><style>{style}</style></head><body>{body}</body></html>\n"
-    )
+    return document(f"{name}: robustness", body)
 
 
 def _subtitle(report: Report) -> str:
@@ -61,14 +56,6 @@ def _subtitle(report: Report) -> str:
     return (
         f"<p class='soft'>{report.pictures} pictures of <code>{escape(data['source'])}</code> on "
         f"{escape(machine['processor'])} ({escape(machine['kernel_class'])})</p>"
-    )
-
-
-def _findings(report: Report) -> str:
-    return "".join(
-        f"<p class='finding {escape(finding['severity'])}'><b>{escape(finding['severity'])}</b> "
-        f"({escape(finding['check'])}): {escape(finding['message'])}</p>"
-        for finding in report.findings
     )
 
 
@@ -95,7 +82,7 @@ def _accuracy_table(report: Report, rows: Sequence[Row], engine: str) -> str:
         cells += [points(loss.difference) for loss in row.losses_of(engine)]
         cells += [str(max(each.n for each in estimates)), str(max(each.failed for each in estimates))]
         lines.append((row.kind, cells))
-    return _table(header, lines)
+    return table(header, lines)
 
 
 def _accuracy(estimate: Estimate) -> str:
@@ -119,16 +106,21 @@ def _forest(report: Report) -> str:
     rows = [*report.of_kind("condition"), *report.of_kind("all")]
     forests = []
     for engine in report.engines:
-        losses = (loss for row in rows for loss in row.losses_of(engine))
-        steps = list(dict.fromkeys((loss.step, loss.after) for loss in losses if loss.step != "total"))
-        forests.append(loss_forest(rows, steps, report))
+        titles = {
+            f"{loss.step} {loss.after}": loss.step if len(report.engines) == 1 else f"{engine} {loss.step}"
+            for row in rows
+            for loss in row.losses_of(engine)
+            if loss.step != "total"
+        }
+        changes = [(row.name, {f"{each.step} {each.after}": each.difference for each in row.losses}) for row in rows]
+        forests.append(forest(changes, titles))
     if not any(forests):
         return ""
     return (
         "<h2>Where accuracy is lost</h2><p>Percentage points gained or lost on the same pictures, with 95 % "
         "intervals. <b>Quantisation</b> is what rounding to 8 bits costs when the rounded numbers are computed in "
         "floating point; <b>kernel</b> is what going to integer kernels adds to that. Grey intervals include zero.</p>"
-        + "".join(f"<div class='scroll'>{forest}</div>" for forest in forests)
+        + "".join(f"<div class='scroll'>{each}</div>" for each in forests)
     )
 
 
@@ -138,7 +130,7 @@ def _movement(report: Report) -> str:
         header, body = movement_table(summary_rows(report), engine)
         lines = (("", [escape(cell) for cell in line]) for line in body)
         if len(header) > 1:
-            tables.append(_table([engine, *header[1:]], lines))
+            tables.append(table([engine, *header[1:]], lines))
     return f"<h2>What accuracy does not show</h2><p>{escape(MOVEMENT)}</p>{''.join(tables)}" if tables else ""
 
 
@@ -147,7 +139,7 @@ def _corruption_errors(report: Report) -> str:
     if not body:
         return ""
     lines = [("all" if "mCE" in line[0] else "condition", [escape(cell) for cell in line]) for line in body]
-    return f"<h2>Corruption errors</h2><p>{escape(note)}</p>{_table(header, lines)}"
+    return f"<h2>Corruption errors</h2><p>{escape(note)}</p>{table(header, lines)}"
 
 
 def _certificates(report: Report) -> str:
@@ -181,7 +173,7 @@ def _certificates(report: Report) -> str:
             "<div class='legend'><span><i class='swatch' style='background:var(--good)'></i>integer</span>"
             "<span><i class='swatch' style='background:var(--bad)'></i>float</span>"
             "<span>width: share of multiply-accumulates</span></div>"
-            f"<details><summary>All {len(lines)} layers</summary>{_table(header, lines)}"
+            f"<details><summary>All {len(lines)} layers</summary>{table(header, lines)}"
             f"<p class='soft'>Other kernels that ran: {others}</p></details>"
         )
     return "".join(parts)
@@ -204,7 +196,7 @@ def _failures(report: Report) -> str:
     if report.errors:
         lines = [("", [escape(x["error"]), str(x["pictures"]), escape(x["first"])]) for x in report.errors]
         parts.append("<p>A failed picture counts as a wrong answer of every version.</p>")
-        parts.append(_table(["error", "pictures", "first"], lines))
+        parts.append(table(["error", "pictures", "first"], lines))
     return "<h2>Pictures that needed attention</h2>" + "".join(parts) if parts else ""
 
 
@@ -234,7 +226,7 @@ def _time(report: Report) -> str:
     return (
         f"<h2>Where the time went</h2><p>{timing['wall_seconds']:.1f} s, {timing['pictures_per_second']:.2f} pictures "
         f"per second under all conditions: {staffs}.{waiting} <b>{escape(bottleneck(timing))}</b></p>"
-        f"{time_bar(shares)}<div class='legend'>{keys}</div>{_table(['', 'share of the time'], busy)}"
+        f"{time_bar(shares)}<div class='legend'>{keys}</div>{table(['', 'share of the time'], busy)}"
     )
 
 
@@ -272,12 +264,3 @@ def _provenance(report: Report) -> str:
         "paired and carry Bonett-Price intervals; several settings of one picture count as one observation. The "
         "same numbers are in <code>report.json</code>, every answer is in <code>parts/*.parquet</code>.</p>"
     )
-
-
-def _table(header: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """A table; every line is its CSS class and its cells, which are HTML already."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join(
-        f"<tr class='{kind}'>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" for kind, cells in lines
-    )
-    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"

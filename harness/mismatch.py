@@ -1,0 +1,207 @@
+"""Mismatch: what each difference between the declared preprocessing and a device's would cost this model.
+
+A run like any other, of a recipe that swaps every step once. What is new is the comparison: not between versions of the
+model under one condition, but between the declared pipeline and a changed one, for each version, on the same pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.onnx_file import artifact_from_onnx
+from harness.errors import HarnessError
+from harness.estimate import Estimate, mcnemar, paired_difference, proportion, scaled
+from harness.plan import FP32, INTEGER
+from harness.recipe import Recipe
+from harness.registry import NOISE_TABLE, noise_settings
+from harness.report.cells import Cell, any_failed, cells_from_store
+from harness.store import Store
+
+CLEAN = "clean"
+MISMATCH_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a swap does to one contender, against the declared pipeline on the same pictures.
+
+    Args:
+        difference: accuracy under the swap minus accuracy without.
+        better: pictures that are right only under the swap.
+        worse: pictures that are right only without.
+        flipped: share of pictures whose prediction is another one.
+        p_value: of McNemar's exact test, mid-p.
+    """
+
+    difference: Estimate
+    better: int
+    worse: int
+    flipped: Estimate
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Swap:
+    """One difference of the pipeline.
+
+    Args:
+        name: of the condition.
+        change: the steps that are new, as text.
+        effects: contender -> what it does.
+        added: engine -> the effect on its integer version minus that on its fp32 version: above zero, integers suffer
+            less.
+    """
+
+    name: str
+    change: str
+    effects: Mapping[str, Effect]
+    added: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """The ranking.
+
+    Args:
+        identity: of the run.
+        shipped: the contender whose losses rank the swaps.
+        contenders: in the order of the report.
+        pictures: that were measured.
+        swaps: the most expensive first; of equal ones, that which flips more predictions.
+        declared: settings that are what the artifact declares, so that there is nothing to swap.
+        not_run: as in the identity.
+        findings: of the run.
+    """
+
+    identity: Mapping[str, Any]
+    shipped: str
+    contenders: tuple[str, ...]
+    pictures: int
+    swaps: tuple[Swap, ...]
+    declared: tuple[str, ...]
+    not_run: Sequence[Mapping[str, str]]
+    findings: Sequence[Mapping[str, str]]
+
+    def describe(self) -> dict[str, Any]:
+        """The ranking as JSON."""
+        return {"mismatch_version": MISMATCH_VERSION, **asdict(self)}
+
+    @property
+    def flip_ranks(self) -> dict[str, int]:
+        """Swap -> its rank by the predictions of the shipped contender that it flips, from 1."""
+        order = sorted(self.swaps, key=lambda swap: -(swap.effects[self.shipped].flipped.value or 0))
+        return {swap.name: rank for rank, swap in enumerate(order, start=1)}
+
+
+def systematic_noises() -> tuple[str, ...]:
+    """The noises that swap steps, those of plug-ins too; the others are corruptions."""
+    return tuple(
+        name
+        for name in NOISE_TABLE.names()
+        if all(step is not None and step.stage != "sensor" for step in noise_settings(name).values())
+    )
+
+
+def mismatch_recipe(recipe: Recipe, noises: Sequence[str] = ()) -> Recipe:
+    """The recipe that swaps every step once, for the fp32 and the integer version of each engine.
+
+    Args:
+        recipe: whose conditions are replaced. Engines that name a version keep it.
+        noises: what to swap instead, as in a recipe.
+    """
+    quantised = artifact_from_onnx(Path(recipe.model)).quantised
+    versions = (INTEGER,) if quantised else (FP32, INTEGER)
+    engines = [
+        name if ":" in each else f"{each}:{name}"
+        for each in recipe.engines
+        for name in ((each,) if ":" in each else versions)
+    ]
+    swapped = noises or systematic_noises()
+    return replace(recipe, noise=(CLEAN, *(name for name in swapped if name != CLEAN)), engines=tuple(engines))
+
+
+def mismatch_from_store(store: Store) -> Mismatch:
+    """The ranking of what a run has measured so far.
+
+    Raises:
+        HarnessError: the folder is no run, or the run has no clean condition to compare with.
+    """
+    identity = store.read_json("run.json")["identity"]
+    conditions = identity["conditions"]
+    clean = next((each for each in conditions if each["noise"] == CLEAN), None)
+    if clean is None:
+        raise HarnessError(f"{store.folder} holds no condition {CLEAN!r} that swaps could be compared with")
+    cells = cells_from_store(store)
+    contenders = tuple(clean["cells"])
+    shipped = next((name for name in contenders if name.endswith(f":{INTEGER}")), contenders[0])
+    others = [each for each in conditions if each is not clean]
+    swaps = [_swap(each, clean, cells) for each in others if each["cells"] != clean["cells"]]
+    order = sorted(swaps, key=lambda swap: _cost(swap.effects[shipped]))
+    return Mismatch(
+        identity=identity,
+        shipped=shipped,
+        contenders=contenders,
+        pictures=len(cells[clean["cells"][shipped]].correct),
+        swaps=tuple(order),
+        declared=tuple(each["name"] for each in others if each["cells"] == clean["cells"]),
+        not_run=identity["not_run"],
+        findings=store.read_json("prepared.json")["findings"],
+    )
+
+
+def _cost(effect: Effect) -> tuple[float, float]:
+    return effect.difference.value or 0.0, -(effect.flipped.value or 0.0)
+
+
+def _swap(condition: Mapping[str, Any], clean: Mapping[str, Any], cells: Mapping[str, Cell]) -> Swap:
+    without = {name: cells[key] for name, key in clean["cells"].items()}
+    under = {name: cells[key] for name, key in condition["cells"].items()}
+    new = [step for step in condition["pipeline"] if step not in clean["pipeline"]]
+    pairs = {
+        name.rpartition(":")[0]: (f"{name.rpartition(':')[0]}:{FP32}", name) for name in under if _is_integer(name)
+    }
+    return Swap(
+        name=condition["name"],
+        change=", ".join(step_text(step) for step in new),
+        effects={name: _effect(without[name], under[name]) for name in under},
+        added={
+            engine: _added([without[fp32], without[integer]], [under[fp32], under[integer]])
+            for engine, (fp32, integer) in pairs.items()
+            if fp32 in under
+        },
+    )
+
+
+def _is_integer(contender: str) -> bool:
+    return contender.endswith(f":{INTEGER}")
+
+
+def step_text(step: Mapping[str, Any]) -> str:
+    """A step as people write it: ``resize.opencv(filter=area)``."""
+    return f"{step['stage']}.{step['name']}({', '.join(f'{key}={value}' for key, value in step['params'].items())})"
+
+
+def _effect(without: Cell, under: Cell) -> Effect:
+    failed = any_failed([without, under])
+    better, worse = int((under.correct > without.correct).sum()), int((under.correct < without.correct).sum())
+    return Effect(
+        difference=paired_difference(without.correct, under.correct, failed),
+        better=better,
+        worse=worse,
+        flipped=proportion((without.prediction != under.prediction).astype(np.float64), failed),
+        p_value=mcnemar(better, worse),
+    )
+
+
+def _added(without: Sequence[Cell], under: Sequence[Cell]) -> Estimate:
+    """The difference of two differences, fp32 first in both arguments.
+
+    (integer - fp32 + 1) / 2 is one number in [0, 1] per picture, so the paired interval serves it as well.
+    """
+    before, after = ((integer.correct - fp32.correct + 1) / 2 for fp32, integer in (without, under))
+    return scaled(paired_difference(before, after, any_failed([*without, *under])), 2.0, "difference")

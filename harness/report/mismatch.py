@@ -1,0 +1,142 @@
+"""The ranking of swaps, for a terminal and as a page."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from harness.estimate import Estimate
+from harness.mismatch import Effect, Mismatch, Swap, step_text
+from harness.report.figures import forest
+from harness.report.html import document, findings, table
+from harness.report.text import interval, percent, plus_minus, points, version
+from harness.store import Store
+
+HTML, JSON = "mismatch.html", "mismatch.json"
+SHOWN = 20  # swaps in a terminal
+
+
+def write_mismatch(found: Mismatch, store: Store) -> Path:
+    """Write page and JSON into the run's folder; returns the path of the page."""
+    store.write_text(JSON, json.dumps(found.describe(), indent=1))
+    return store.write_text(HTML, mismatch_page(found))
+
+
+def terminal_mismatch(found: Mismatch) -> Group:
+    """The most expensive swaps as a table, then what there is to know."""
+    listed = Table(
+        title=f"ranked by the cost on {found.shipped}: points ± longer side of 95 % interval; predictions flipped",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    listed.add_column("")
+    listed.add_column("swap", no_wrap=True)
+    one_engine = len({name.rpartition(":")[0] for name in found.contenders}) == 1
+    names = [version(name) if one_engine else name for name in found.contenders]
+    for title in (*(each for name in names for each in (name, "flips")), "by flips"):
+        listed.add_column(title, justify="right")
+    ranks = found.flip_ranks
+    for rank, swap in enumerate(found.swaps[:SHOWN], start=1):
+        effects = [swap.effects[name] for name in found.contenders]
+        cells = [text for each in effects for text in (plus_minus(each.difference), percent(each.flipped))]
+        listed.add_row(str(rank), swap.name, *cells, str(ranks[swap.name]))
+    warnings = [Text(f"{each['severity']}: {each['message']}", style="yellow") for each in found.findings]
+    return Group(listed, *(Text(f"- {line}") for line in headline(found)), *warnings)
+
+
+def headline(found: Mismatch) -> list[str]:
+    """What a person wants to know first, in sentences."""
+    lines = [f"{found.pictures} pictures; {len(found.swaps)} swaps of what {found.identity['model']['file']} declares."]
+    if found.swaps:
+        worst = found.swaps[0]
+        effect = worst.effects[found.shipped]
+        lines.append(
+            f"The most expensive is {worst.name}: {points(effect.difference)} points on {found.shipped}, "
+            f"{percent(effect.flipped)} of its predictions flipped."
+        )
+        certain = [swap for swap in found.swaps if _certain(swap.effects[found.shipped])]
+        lines.append(
+            f"{len(certain)} of {len(found.swaps)} swaps lose accuracy with an interval below zero. Every interval "
+            f"stands for itself: of {len(found.swaps)} without any effect one or two would look so by chance."
+        )
+    if found.declared:
+        lines.append(f"Already what is declared: {', '.join(found.declared)}.")
+    if found.not_run:
+        lines.append(f"Asked for and not run: {', '.join(each['name'] for each in found.not_run)}.")
+    return lines
+
+
+def _certain(effect: Effect) -> bool:
+    return effect.difference.high is not None and effect.difference.high < 0
+
+
+def mismatch_page(found: Mismatch) -> str:
+    """The whole ranking as one HTML file."""
+    model = found.identity["model"]["file"]
+    body = (
+        f"<h1>What a preprocessing mismatch costs {escape(model)}</h1>"
+        f"<p class='soft'>{found.pictures} pictures of <code>{escape(found.identity['data']['source'])}</code></p>"
+        "<ul class='headline'>" + "".join(f"<li>{escape(line)}</li>" for line in headline(found)) + "</ul>"
+        f"{findings(found.findings)}{_declared(found)}{_ranking(found)}{_forest(found)}{_not_run(found)}"
+        "<p class='soft'>Differences are paired on the same pictures and carry 95 % Bonett-Price intervals, shares "
+        "Wilson intervals. A picture that fails is wrong and counts as flipped. The same numbers are in "
+        "<code>mismatch.json</code>, every answer is in <code>parts/*.parquet</code>.</p>"
+    )
+    return document(f"{model}: preprocessing mismatch", body)
+
+
+def _declared(found: Mismatch) -> str:
+    steps = "".join(f"<li><code>{escape(step_text(step))}</code></li>" for step in found.identity["preprocessing"])
+    return f"<h2>What is declared</h2><ol>{steps}</ol>"
+
+
+def _ranking(found: Mismatch) -> str:
+    per_contender = [title for name in found.contenders for title in (f"{name}, points", "predictions flipped")]
+    engines = list(found.swaps[0].added) if found.swaps else []
+    extra = [f"{engine}: integer minus fp32, points" for engine in engines]
+    header = ["swap", *per_contender, *extra, "better / worse", "n", "failed", "rank by flips"]
+    ranks = found.flip_ranks
+    lines = [("", [_name(swap), *_cells(swap, found, engines), str(ranks[swap.name])]) for swap in found.swaps]
+    return (
+        "<h2>Ranking</h2><p>Every swap changes one step and leaves the others. The first is the most expensive on "
+        f"<b>{escape(found.shipped)}</b>. <b>Integer minus fp32</b> is what quantisation adds to the effect: below "
+        f"zero, the swap hurts the integer version more.</p>{table(header, lines)}"
+    )
+
+
+def _name(swap: Swap) -> str:
+    return f"{escape(swap.name)}<small>{escape(swap.change)}</small>"
+
+
+def _cells(swap: Swap, found: Mismatch, engines: list[str]) -> list[str]:
+    effects = [swap.effects[name] for name in found.contenders]
+    cells = [text for each in effects for text in (points(each.difference), _share(each.flipped))]
+    shipped = swap.effects[found.shipped]
+    counts = (f"{shipped.better} / {shipped.worse}", shipped.difference.n, shipped.difference.failed)
+    return [*cells, *(points(swap.added[engine]) for engine in engines), *map(str, counts)]
+
+
+def _share(estimate: Estimate) -> str:
+    return f"{percent(estimate)} <small>{interval(estimate)}</small>"
+
+
+def _forest(found: Mismatch) -> str:
+    rows = [(swap.name, {name: effect.difference for name, effect in swap.effects.items()}) for swap in found.swaps]
+    drawn = forest(rows, {name: name for name in found.contenders})
+    return (
+        "<h2>Side by side</h2><p>Percentage points that each swap costs each version; grey intervals include zero.</p>"
+        f"<div class='scroll'>{drawn}</div>"
+    )
+
+
+def _not_run(found: Mismatch) -> str:
+    if not found.not_run:
+        return ""
+    lines = [("", [escape(each["name"]), escape(each["reason"])]) for each in found.not_run]
+    return f"<h2>Asked for and not run</h2>{table(['setting', 'reason'], lines)}"
