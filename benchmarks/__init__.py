@@ -15,6 +15,8 @@ BENCHMARKS = {
     "methods": "benchmarks.methods",
     "int4": "benchmarks.int4",
     "kernels": "benchmarks.kernels",
+    "systematic": "benchmarks.systematic",
+    "mismatch": "benchmarks.mismatch",
 }
 
 # Measured only when named: PyTorch is not among what development needs.

@@ -6,7 +6,7 @@ their own resolution. Half the colour of 500 x 375 pixels is another loss than h
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -88,20 +88,20 @@ def nv12(*, matrix: str, levels: str, read_matrix: str, read_levels: str) -> Ste
         height, width = picture.shape[:2]
         even = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         yuv = cv2.transform(even.astype(np.float32), np.column_stack([forwards, offsets]))
-        luma = _codes(yuv[:, :, 0])
-        quarter = (even.shape[1] // 2, even.shape[0] // 2)
+        whole, quarter = (even.shape[1], even.shape[0]), (even.shape[1] // 2, even.shape[0] // 2)
         # Halving by area is the mean of 2 x 2.
-        chroma = _codes(cv2.resize(yuv[:, :, 1:], quarter, interpolation=cv2.INTER_AREA))
-        stored = np.dstack([luma, chroma.repeat(2, axis=0).repeat(2, axis=1)])
-        rgb = cv2.transform(stored, np.column_stack([backwards, back_offsets]))
-        return _codes(rgb).astype(np.uint8)[:height, :width]
+        chroma = _codes(cv2.resize(yuv, quarter, interpolation=cv2.INTER_AREA))
+        stored = cv2.resize(chroma, whole, interpolation=cv2.INTER_NEAREST)
+        cv2.insertChannel(_codes(cv2.extractChannel(yuv, 0)), stored, 0)
+        rgb = cv2.transform(stored.astype(np.float32), np.column_stack([backwards, back_offsets]))
+        return _codes(rgb)[:height, :width]
 
     return apply
 
 
-def _codes(values: Any) -> npt.NDArray[np.float32]:
-    codes: npt.NDArray[np.float32] = np.clip(np.rint(values), 0, 255)
-    return codes
+def _codes(values: Any) -> Picture:
+    """Rounded to whole numbers, halves to even, and clipped to 0 to 255."""
+    return cast(Picture, cv2.add(values, 0.0, dtype=cv2.CV_8U))  # type: ignore[call-overload]  # its stubs know no scalars
 
 
 def _yuv_from_rgb(matrix: str, levels: str) -> tuple[Matrix, Matrix]:
