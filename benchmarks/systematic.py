@@ -23,7 +23,7 @@ from benchmarks.figure import Figure
 from engines.base import EngineUnavailable
 from harness.memory import keep_freed_memory
 from harness.registry import noise_settings, step_function
-from noise.base import Change, Pipeline, Step, StepFunction, Unavailable
+from noise.base import Pipeline, Step, StepFunction, Unavailable, differences
 from noise.presets import pipeline_from_preset
 
 PICTURES = 60
@@ -98,10 +98,9 @@ def _verdict(rows: Sequence[Row], pictures: int) -> str:
 def _functions(stage: str, pipeline: Pipeline) -> dict[str, StepFunction | str]:
     """Setting -> its function, or why there is none."""
     functions: dict[str, StepFunction | str] = {}
-    for name, difference in noise_settings(stage).items():
-        assert difference is not None
-        step = difference.step(pipeline) if isinstance(difference, Change) else difference
-        changed = pipeline.with_step(step).step_of(stage, "measures")
+    for name, setting in noise_settings(stage).items():
+        (difference,) = differences(setting)
+        changed = pipeline.with_step(difference).step_of(stage, "measures")
         try:
             functions[name] = _function(changed)
         except (EngineUnavailable, Unavailable) as error:

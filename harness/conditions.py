@@ -12,7 +12,16 @@ from harness.errors import HarnessError, unknown
 from harness.recipe import STORED, Recipe
 from harness.registry import missing_data, noise_settings, step_function
 from noise import NOISES
-from noise.base import Change, DoesNotApply, MissingData, Pipeline, Step, Unavailable, pipeline_from_json
+from noise.base import (
+    DoesNotApply,
+    MissingData,
+    Pipeline,
+    Setting,
+    Step,
+    Unavailable,
+    differences,
+    pipeline_from_json,
+)
 from noise.corruptions.overlays import use_folder
 from noise.presets import pipeline_from_preset, preset_names
 
@@ -172,16 +181,16 @@ def _not_run_findings(not_run: Sequence[NotRun]) -> list[Finding]:
     ]
 
 
-def _condition(name: tuple[str, str], step: Step | Change | None, pipeline: Pipeline, recipe: Recipe) -> Condition:
+def _condition(name: tuple[str, str], what: Setting, pipeline: Pipeline, recipe: Recipe) -> Condition:
     noise, setting = name
-    if step is None:
-        return Condition(noise, setting, pipeline)
-    if step.stage != "sensor":
-        swapped = pipeline.with_step(step)
-        for each in swapped.steps:
-            if each not in pipeline.steps:
-                step_function(each)  # what it lacks is said now
-        return Condition(noise, setting, swapped)
+    changed = pipeline
+    for difference in differences(what):
+        changed = changed.with_step(difference)
+    if not isinstance(what, Step) or what.stage != "sensor":
+        for step in changed.steps:
+            if step not in pipeline.steps:
+                step_function(step)  # what it lacks is said now
+        return Condition(noise, setting, changed)
     if recipe.imagenet_c:
         folder = Path(recipe.imagenet_c, noise, setting)
         if not folder.is_dir():
@@ -190,7 +199,6 @@ def _condition(name: tuple[str, str], step: Step | Change | None, pipeline: Pipe
                 f"corruption that is asked for"
             )
         return Condition(noise, setting, _without_second_resize(pipeline), str(folder))
-    changed = pipeline.with_step(step)
     return Condition(noise, setting, changed.with_step(STORAGE) if recipe.corruption_form == STORED else changed)
 
 

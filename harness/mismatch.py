@@ -21,6 +21,7 @@ from harness.recipe import Recipe
 from harness.registry import NOISE_TABLE, noise_settings
 from harness.report.cells import Cell, any_failed, cells_from_store
 from harness.store import Store
+from noise.base import Change, Step
 
 CLEAN = "clean"
 MISMATCH_VERSION = 1
@@ -99,11 +100,11 @@ class Mismatch:
 
 
 def systematic_noises() -> tuple[str, ...]:
-    """The noises that swap steps, those of plug-ins too; the others are corruptions."""
+    """The noises that swap one step, those of plug-ins too; the others are corruptions, or swap several at once."""
     return tuple(
         name
         for name in NOISE_TABLE.names()
-        if all(step is not None and step.stage != "sensor" for step in noise_settings(name).values())
+        if all(isinstance(each, Step | Change) and each.stage != "sensor" for each in noise_settings(name).values())
     )
 
 

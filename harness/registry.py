@@ -27,7 +27,7 @@ from harness.errors import HarnessError, unknown
 from harness.sources import SOURCES
 from harness.sources.base import FindPictures
 from noise import NOISES, STEPS
-from noise.base import Change, MissingData, Step, StepFunction, Unavailable, check_picture
+from noise.base import MissingData, Setting, Step, StepFunction, Unavailable, check_picture
 
 
 class Row(Protocol):
@@ -118,9 +118,9 @@ def _checked(corruption: StepFunction) -> StepFunction:
     return apply
 
 
-def noise_settings(name: str) -> Mapping[str, Step | Change | None]:
-    """The settings of a noise: name -> step, or the change that makes one; ``None`` stands for no step at all."""
-    return cast("Mapping[str, Step | Change | None]", NOISE_TABLE.resolve(name))
+def noise_settings(name: str) -> Mapping[str, Setting]:
+    """The settings of a noise: name -> what each does to a pipeline; ``None`` stands for nothing at all."""
+    return cast("Mapping[str, Setting]", NOISE_TABLE.resolve(name))
 
 
 def missing_data(noise: str) -> MissingData | None:

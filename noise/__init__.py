@@ -106,5 +106,6 @@ NOISES = {
     "resize": Entry("noise.resize:SETTINGS", "another resize library or filter than in training"),
     "crop": Entry("noise.crop:SETTINGS", "another part or shape of the picture than in training"),
     "normalise": Entry("noise.normalise:SETTINGS", "the same formula in other arithmetic"),
+    "imagenet_s": Entry("noise.imagenet_s:SETTINGS", "three decoders times eleven resizes to a square"),
     "layout": Entry("noise.layout:SETTINGS", "memory in the other order than the network was exported for"),
 }

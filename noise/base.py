@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -187,6 +187,17 @@ def _resolved(value: Any, pipeline: Pipeline) -> Any:
             f"the noise depends on {value.param!r}, which {step.row} does not name; leave that noise out for this model"
         )
     return round(step.params[value.param] * value.factor)
+
+
+# What a setting of a noise is: one difference, several at once, or none.
+Setting: TypeAlias = "Step | Change | tuple[Step | Change, ...] | None"
+
+
+def differences(setting: Setting) -> tuple[Step | Change, ...]:
+    """The differences that a setting makes, in order."""
+    if setting is None:
+        return ()
+    return setting if isinstance(setting, tuple) else (setting,)
 
 
 def step_from_json(description: Mapping[str, Any]) -> Step:

@@ -14,6 +14,7 @@ from harness.looks import z_from_looks
 from harness.mce import ALEXNET_ERROR, SEVERITIES, CorruptionErrors, corruption_errors
 from harness.plan import FP32, INTEGER, SIMULATED
 from harness.report.cells import Cell, any_failed, cells_from_store
+from harness.report.grid import Grid, grids_from_cells
 from harness.report.timing import timing_from_parts
 from harness.store import STOPPING, Store
 
@@ -113,6 +114,7 @@ class Report:
     timing: Mapping[str, Any]
     stopping: Mapping[str, Any] | None
     corruption_errors: Mapping[str, CorruptionErrors]
+    grids: tuple[Grid, ...]
 
     def describe(self) -> dict[str, Any]:
         """The report as JSON."""
@@ -186,6 +188,7 @@ def report_from_store(store: Store) -> Report:
         timing=timing_from_parts(store.timings()),
         stopping=stopping,
         corruption_errors=_corruption_errors(identity["conditions"], cells, z) if on_imagenet else {},
+        grids=grids_from_cells(identity["conditions"], cells, identity["recipe"]["seed"], z),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from harness.report.build import Report, Row
 from harness.report.terminal import summary_rows
 from harness.report.text import (
+    GRID,
     MOVEMENT,
     STEP_TITLES,
     corrupted_pictures,
@@ -16,6 +17,8 @@ from harness.report.text import (
     movement_table,
     percent,
     points,
+    spread_table,
+    term_table,
     version,
 )
 
@@ -32,6 +35,7 @@ def markdown_report(report: Report) -> str:
         "## By setting\n\n" + _accuracy_tables(report, report.of_kind("condition"), with_interval=True),
         _movement(report),
         _corruption_errors(report),
+        _grids(report),
         _certificates(report),
         _errors(report),
         _provenance(report),
@@ -68,6 +72,11 @@ def _movement(report: Report) -> str:
 def _corruption_errors(report: Report) -> str:
     header, body, note = corruption_error_table(report)
     return f"## Corruption errors\n\n{_table(header, body)}\n\n{note}" if body else ""
+
+
+def _grids(report: Report) -> str:
+    tables = [_table(*each(grid)) for grid in report.grids for each in (spread_table, term_table)]
+    return "\n\n".join(["## Grids", GRID, *tables]) if tables else ""
 
 
 def _certificates(report: Report) -> str:

@@ -12,6 +12,7 @@ from harness.report.figures import DASHES, INKS, accuracy_panels, forest, mac_ba
 from harness.report.html import document, findings, table
 from harness.report.terminal import summary_rows
 from harness.report.text import (
+    GRID,
     MOVEMENT,
     STEP_TITLES,
     corrupted_pictures,
@@ -22,6 +23,8 @@ from harness.report.text import (
     percent,
     points,
     short,
+    spread_table,
+    term_table,
     version,
 )
 from harness.report.timing import bottleneck, staff_text
@@ -41,6 +44,7 @@ def page(report: Report) -> str:
             _forest(report),
             _movement(report),
             _corruption_errors(report),
+            _grids(report),
             _certificates(report),
             _settings(report),
             _failures(report),
@@ -140,6 +144,14 @@ def _corruption_errors(report: Report) -> str:
         return ""
     lines = [("all" if "mCE" in line[0] else "condition", [escape(cell) for cell in line]) for line in body]
     return f"<h2>Corruption errors</h2><p>{escape(note)}</p>{table(header, lines)}"
+
+
+def _grids(report: Report) -> str:
+    tables = []
+    for grid in report.grids:
+        for header, body in (spread_table(grid), term_table(grid)):
+            tables.append(table(header, [("", [escape(cell) for cell in line]) for line in body]))
+    return f"<h2>Grids</h2><p>{escape(GRID)}</p>{''.join(tables)}" if tables else ""
 
 
 def _certificates(report: Report) -> str:

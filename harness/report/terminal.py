@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from harness.report.build import Report, Row
-from harness.report.text import corruption_error_table, headline, percent, plus_minus, version
+from harness.report.text import (
+    corruption_error_table,
+    headline,
+    percent,
+    plus_minus,
+    spread_table,
+    term_table,
+    version,
+)
 
 
 def terminal_report(report: Report) -> Group:
@@ -16,7 +26,7 @@ def terminal_report(report: Report) -> Group:
     tables = [_accuracies(report, engine) for engine in report.engines]
     findings = [Text(f"{finding['severity']}: {finding['message']}", style="yellow") for finding in report.findings]
     sentences = [Text(f"- {line}") for line in headline(report)]
-    return Group(*tables, *_corruption_errors(report), *sentences, *findings)
+    return Group(*tables, *_corruption_errors(report), *_grids(report), *sentences, *findings)
 
 
 def _accuracies(report: Report, engine: str) -> Table:
@@ -40,14 +50,21 @@ def _accuracies(report: Report, engine: str) -> Table:
 
 def _corruption_errors(report: Report) -> list[Table | Text]:
     header, body, note = corruption_error_table(report)
-    if not body:
-        return []
+    return [_table(header, body), Text(note)] if body else []
+
+
+def _grids(report: Report) -> list[Table]:
+    tables = (each(grid) for grid in report.grids for each in (spread_table, term_table))
+    return [_table(header, body) for header, body in tables if body]
+
+
+def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Table:
     table = Table(*header[:1], box=SIMPLE_HEAD)
     for name in header[1:]:
         table.add_column(name, justify="right")
     for line in body:
         table.add_row(*line)
-    return [table, Text(note)]
+    return table
 
 
 def summary_rows(report: Report) -> list[Row]:

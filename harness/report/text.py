@@ -11,6 +11,7 @@ from harness.mce import missing_corruptions
 from harness.plan import FP32, INTEGER, SIMULATED
 from harness.recipe import IN_MEMORY
 from harness.report.build import ENGINE_STEP, Loss, Report, Row
+from harness.report.grid import Grid
 
 STEP_TITLES = {
     "quantisation": "quantisation (fp32 → simulated)",
@@ -155,6 +156,46 @@ def corruption_error_table(report: Report) -> tuple[list[str], list[list[str]], 
     body.append(["mCE against fp32", *("" if each.change is None else points(each.change) for each in errors.values())])
     note = f"100 is AlexNet's error, and more is worse; 95 % intervals over {report.pictures} pictures."
     return header, body, note
+
+
+GRID = (
+    "A noise that changes several steps at once, every choice with every other. The size of a term is how many points "
+    "its choices move accuracy, beyond what fewer of them do: the root of the mean square over the grid, without what "
+    "chance makes of it; with the middle 95 % of resampled pictures."
+)
+
+
+def spread_table(grid: Grid) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a grid's mean, standard deviation and worst over its settings, one row per version."""
+    header = [grid.noise, "mean", "standard deviation, points", "worst", "at"]
+    body = [
+        [
+            name,
+            _with_interval(spread.mean),
+            f"{100 * spread.deviation:.2f}",
+            _with_interval(spread.lowest),
+            spread.worst,
+        ]
+        for name, spread in grid.spreads.items()
+    ]
+    return header, body
+
+
+def term_table(grid: Grid) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of what a grid's factors, and their interactions, move."""
+    header = [grid.noise, "factors", "size, points", "with chance", "chance alone"]
+    body = [
+        [engine, " × ".join(term.factors), _size(term.size), f"{100 * term.observed:.2f}", f"{100 * term.chance:.2f}"]
+        for engine, terms in grid.terms.items()
+        for term in terms
+    ]
+    return header, body
+
+
+def _size(estimate: Estimate) -> str:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{100 * estimate.value:.2f} ({100 * estimate.low:.2f} to {100 * estimate.high:.2f})"
 
 
 def _ratio(estimate: Estimate | None) -> str:

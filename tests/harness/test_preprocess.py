@@ -17,7 +17,7 @@ from harness.errors import HarnessError
 from harness.preprocess import compile_tree
 from harness.registry import noise_settings, step_function
 from noise import NOISES
-from noise.base import Change, MissingData, Pipeline, Step, Unavailable
+from noise.base import Change, MissingData, Pipeline, Step, Unavailable, differences
 from noise.presets import pipeline_from_preset
 from noise.seed import generator
 
@@ -35,7 +35,7 @@ def possible(change: Step | Change) -> bool:
     return True
 
 
-SETTINGS = [each for noise in NOISES for each in noise_settings(noise).values() if each is not None]
+SETTINGS = [each for noise in NOISES for what in noise_settings(noise).values() for each in differences(what)]
 CHANGES = [change for change in SETTINGS if possible(change)]
 CORRUPTIONS = [step for step in CHANGES if step.stage == "sensor"]
 

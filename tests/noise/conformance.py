@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.registry import step_function
-from noise.base import SHARED, Change, NoiseError, Pipeline, Step, StepFunction, step_from_json
+from noise.base import SHARED, NoiseError, Pipeline, Setting, Step, StepFunction, step_from_json
 from noise.seed import generator
 
 Make = Callable[[], StepFunction]
 Picture = npt.NDArray[np.uint8]
-Settings = Mapping[str, Step | Change | None]
+Settings = Mapping[str, Setting]
 
 SEED = 7
 KEY = "conformance"

@@ -16,7 +16,7 @@ from harness.plan import plan
 from harness.recipe import Recipe
 from harness.registry import NOISE_TABLE, STEP_TABLE, noise_settings, step_function
 from noise import NOISES, STEPS
-from noise.base import ADDED, STAGES, Change, Pipeline, Step
+from noise.base import ADDED, STAGES, Change, Pipeline, Step, differences
 from noise.presets import pipeline_from_preset, preset_names
 from tests.engines.tiny import write_tiny
 from tests.noise import conformance
@@ -53,12 +53,12 @@ EXAMPLES: list[Step] = []
 
 
 def noise_steps() -> list[tuple[str, str, Step]]:
-    """(noise, setting, step) of every setting that puts a step into `PIPELINE`."""
+    """(noise, setting, step) of every step that a setting puts into `PIPELINE`."""
     return [
-        (noise, setting, step.step(PIPELINE) if isinstance(step, Change) else step)
+        (noise, setting, each.step(PIPELINE) if isinstance(each, Change) else each)
         for noise in NOISE_TABLE.names()
-        for setting, step in noise_settings(noise).items()
-        if step is not None
+        for setting, what in noise_settings(noise).items()
+        for each in differences(what)
     ]
 
 
@@ -97,7 +97,7 @@ def values_for(step: Step) -> list[Any]:
 LAYOUTS = ("nchw", "nhwc")
 NV12 = {"matrix": "bt601", "levels": "full", "read_matrix": "bt601", "read_levels": "full"}
 STEP_LIST = list(all_steps().values())
-CORRUPTIONS = [name for name in NOISES if any(s and s.stage == "sensor" for s in noise_settings(name).values())]
+CORRUPTIONS = list(dict.fromkeys(noise for noise, _, step in noise_steps() if step.stage == "sensor"))
 
 
 def usable(value: Any, name: str) -> Any:
