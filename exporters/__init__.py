@@ -1,14 +1,15 @@
 """Exporters: from a network to the file that an engine runs.
 
 `exporters.calibration` measures ranges once, by a method of `METHODS`; `exporters.qdq` writes them as Q/DQ nodes for a
-target of `TARGETS`. A new method is one new file in `exporters/ranges` and one row; a new target is one row.
+target of `TARGETS`. `exporters.operators` writes a model as another runtime computes it, by a variant of `VARIANTS`.
+A new method is one new file in `exporters/ranges` and one row; a new target and a new variant are one row.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["METHODS", "TARGETS", "Entry"]
+__all__ = ["METHODS", "TARGETS", "VARIANTS", "Entry"]
 
 
 class Entry(NamedTuple):
@@ -40,4 +41,12 @@ TARGETS = {
     ),
     "tensorrt": Entry("exporters.targets:tensorrt", "TensorRT 8.6 to 11: symmetric S8S8, Q/DQ on weights", "cpu"),
     "simulated": Entry("exporters.targets:simulated", "fake quantisation in float, on any runtime: U8S8", "cpu"),
+}
+
+# name -> an `exporters.operators.Rewrite`
+VARIANTS = {
+    "ceil-mode": Entry("exporters.operators:ceil_mode", "pooling windows reach over the border, or no longer"),
+    "include-padding": Entry("exporters.operators:include_padding", "padding counts in a mean, or no longer"),
+    "upsampling": Entry("exporters.operators:upsampling", "nearest becomes linear, all else nearest"),
+    "folded-mean": Entry("exporters.operators:folded_mean", "the first convolution normalises"),
 }

@@ -20,7 +20,7 @@ from engines import ENGINES
 from engines.artifact import Artifact
 from engines.base import EngineUnavailable, OpenEngine
 from engines.certificate import Certify
-from exporters import METHODS, TARGETS
+from exporters import METHODS, TARGETS, VARIANTS
 from exporters.base import Calibration, Observer, Picture, Quantisation, Source
 from exporters.int4_options import Int4Options
 from harness.errors import HarnessError, unknown
@@ -79,6 +79,7 @@ NOISE_TABLE = Table("noise", NOISES, "qharness.noises")
 ENGINE_TABLE = Table("engine", ENGINES, "qharness.engines")
 METHOD_TABLE = Table("calibration method", METHODS, "qharness.methods")
 TARGET_TABLE = Table("quantisation target", TARGETS, "qharness.targets")
+VARIANT_TABLE = Table("operator variant", VARIANTS, "qharness.variants")
 SOURCE_TABLE = Table("data source", SOURCES, "qharness.sources")
 
 

@@ -6,6 +6,6 @@ A module offers ``add(commands)``, which describes its commands to `argparse` an
 
 from __future__ import annotations
 
-from harness.commands import bench, calibrate, corrupt, doctor, inspect, mismatch, quantize, report, run
+from harness.commands import bench, calibrate, corrupt, doctor, inspect, mismatch, quantize, report, rewrite, run
 
-MODULES = (run, mismatch, report, corrupt, calibrate, quantize, inspect, bench, doctor)
+MODULES = (run, mismatch, report, corrupt, calibrate, quantize, rewrite, inspect, bench, doctor)
