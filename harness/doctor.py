@@ -43,7 +43,7 @@ def doctor_report() -> Group:
         *(Text(problem, style="red") for problem in clashes()),
         _table("engine", ENGINE_TABLE),
         _table("noise", NOISE_TABLE),
-        *(Text(f"missing step: {problem}", style="red") for problem in _step_problems()),
+        *(Text(f"missing step: {problem}", style="yellow") for problem in _step_problems()),
     )
 
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
+from harness.mismatch import mismatch_from_store, mismatch_recipe
 from harness.progress import Progress
 from harness.recipe import Recipe
 from harness.report.build import Report
 from harness.run import Speed
 from harness.session import execute
+from harness.store import Store
+from noise.normalise import quantised
 
 NOISES = ("clean", "gaussian_noise:3", "jpeg_compression:5", "resize:nearest")
 
@@ -56,6 +62,45 @@ def test_calibration_on_another_folder_scores_every_picture(real_data: Path, tmp
     report = measure(real_data, tmp_path / "run", "squeezenet1.1.onnx", "imagenet", calibrate="val227")
     assert report.identity["calibration"]["pictures"] == 32
     assert report.identity["calibration"]["source"].endswith("val227")
+
+
+@pytest.mark.parametrize(
+    ("model", "preprocess"), [("resnet18.onnx", "imagenet"), ("mobilenetv2_tf.onnx", "tensorflow")]
+)
+def test_nearest_neighbour_is_the_worst_resize_and_misread_memory_worse_than_any(
+    real_data: Path, tmp_path: Path, model: str, preprocess: str
+) -> None:
+    recipe = Recipe(
+        model=str(real_data / "models" / model),
+        data=str(real_data / "imagenet" / "photos"),
+        calibrate=str(real_data / "imagenet" / "val227"),
+        calibration_pictures=32,
+        preprocess=preprocess,
+        limit=60,
+    )
+    resizes = [f"resize:{name}" for name in ("nearest", "bilinear", "bicubic", "area", "lanczos4")]
+    store = Store(tmp_path / "run")
+    execute(mismatch_recipe(recipe, (*resizes, "layout")), store.folder, Speed(), Progress())
+    found = mismatch_from_store(store)
+    assert found.swaps[0].name == "layout:taken-for-the-other"
+    flips = found.flip_ranks
+    assert min(resizes, key=lambda name: flips[name]) == "resize:nearest"
+    # Min-max calibration sees black and white in 32 photographs, so the engine's input has the step of all levels.
+    params = next(step["params"] for step in found.identity["preprocessing"] if step["stage"] == "normalise")
+    levels = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+    scale, zero = input_quantisation(next(store.artifacts.glob("*.int8.*.onnx")))
+    by_levels = quantised(**params, codes="uint8")(levels, np.random.default_rng(0))
+    by_engine = quantised(**params, codes="uint8", step=scale, zero=zero)(levels, np.random.default_rng(0))
+    assert np.allclose(by_levels, by_engine, rtol=1e-6)
+
+
+def input_quantisation(path: Path) -> tuple[float, int]:
+    """Scale and zero point of the QuantizeLinear that reads the input."""
+    graph = onnx.load(path).graph
+    constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    source = next(each.name for each in graph.input if each.name not in constants)
+    first = next(node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == source)
+    return float(constants[first.input[1]]), int(constants[first.input[2]])
 
 
 def test_a_wrong_assumption_about_preprocessing_is_found_out(real_data: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from noise.base import (
     Pipeline,
     Ratio,
     Step,
+    differences,
     pipeline_from_json,
     severities,
     step_from_json,
@@ -106,6 +107,13 @@ def test_change_of_what_a_pipeline_lacks_does_not_apply() -> None:
     sizeless = Pipeline(tuple(Step("crop", "own", {}) if s.stage == "crop" else s for s in PIPELINE.steps))
     with pytest.raises(DoesNotApply, match=r"depends on 'size', which crop\.own does not name"):
         sizeless.with_step(Change("resize", {"size": Ratio("crop", "size")}))
+
+
+def test_a_setting_is_nothing_one_difference_or_several_in_order() -> None:
+    change = Change("resize", {"geometry": "square"})
+    assert differences(None) == ()
+    assert differences(NOISE) == (NOISE,)
+    assert differences((NOISE, change)) == (NOISE, change)
 
 
 def test_swap_leaves_the_original_alone() -> None:
