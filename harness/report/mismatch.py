@@ -30,7 +30,8 @@ def write_mismatch(found: Mismatch, store: Store) -> Path:
 def terminal_mismatch(found: Mismatch) -> Group:
     """The most expensive swaps as a table, then what there is to know."""
     listed = Table(
-        title=f"ranked by the cost on {found.shipped}: points ± longer side of 95 % interval; predictions flipped",
+        title=f"{found.shipped}, most expensive first: points ± longer side of 95 % interval; predictions flipped, and "
+        "the rank by these",
         title_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
@@ -39,7 +40,7 @@ def terminal_mismatch(found: Mismatch) -> Group:
     listed.add_column("swap", no_wrap=True)
     one_engine = len({name.rpartition(":")[0] for name in found.contenders}) == 1
     names = [version(name) if one_engine else name for name in found.contenders]
-    for title in (*(each for name in names for each in (name, "flips")), "by flips"):
+    for title in (*(each for name in names for each in (name, "flips")), "rank"):
         listed.add_column(title, justify="right")
     ranks = found.flip_ranks
     for rank, swap in enumerate(found.swaps[:SHOWN], start=1):

@@ -18,6 +18,7 @@ from harness.progress import Progress
 from harness.recipe import Recipe
 from harness.report.build import Report
 from harness.report.mismatch import mismatch_page, terminal_mismatch
+from harness.report.text import plus_minus
 from harness.session import execute
 from harness.speed import Speed
 from harness.store import Store
@@ -121,9 +122,14 @@ def test_page_and_terminal_show_the_numbers_of_the_json(found: Mismatch, capsys:
         value = swap["effects"]["ort-cpu:integer"]["flipped"]["value"]
         assert f"{100 * value:.1f} %" in page
         assert swap["name"] in page
-    Console(width=100).print(terminal_mismatch(found))
-    shown = capsys.readouterr().out
-    assert all(swap.name in shown for swap in found.swaps)
+    Console(width=80).print(terminal_mismatch(found))
+    shown = capsys.readouterr().out.splitlines()
+    for rank, swap in enumerate(found.swaps, start=1):
+        effect = swap.effects["ort-cpu:integer"]
+        line = next(line for line in shown if line.startswith(f"{rank} "))
+        assert swap.name in line
+        assert f"{100 * (effect.flipped.value or 0):.1f} %" in line, "the table does not fit eighty columns"
+        assert plus_minus(effect.difference) in line
 
 
 def test_command_writes_the_page_and_goes_on_where_it_was(

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from harness.report.build import Report, report_from_store
+from harness.report.figures import accuracy_panels
 from harness.report.markdown import markdown_report
 from harness.report.page import page
 from harness.report.terminal import summary_rows, terminal_report
@@ -138,3 +139,14 @@ def test_failures_are_listed_in_every_form(report: Report) -> None:
     assert "2 failed and count as wrong" in headline(failed)[0]
     assert "| decode: broken | 2 | a/1.jpg |" in markdown_report(failed)
     assert "decode: broken" in page(failed)
+
+
+def test_labels_of_many_settings_stand_upright_below_their_marks(report: Report) -> None:
+    few = accuracy_panels(report)
+    assert "rotate(-90)" not in few
+    (row,) = [each for each in report.rows if each.name == "resize:nearest"]
+    many = [replace(row, setting=f"torch-bilinear-antialias-{number}") for number in range(12)]
+    crowded = accuracy_panels(replace(report, rows=(*report.rows, *many)))
+    assert crowded.count("rotate(-90)") == 1 + 1 + 12  # clean, nearest and the twelve
+    heights = [int(found) for found in re.findall(r'viewBox="0 0 \d+ (\d+)"', crowded)]
+    assert max(heights) > 156 + 5 * len("torch-bilinear-antialias-11")
