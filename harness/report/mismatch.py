@@ -34,6 +34,7 @@ def terminal_mismatch(found: Mismatch) -> Group:
         "the rank by these",
         title_justify="left",
         box=None,
+        pad_edge=False,
         padding=(0, 1, 0, 0),
     )
     listed.add_column("")
