@@ -162,11 +162,13 @@ class Change:
         stage: of the step that is changed.
         params: as for `Step`; a `Ratio` stands for a number of pixels.
         name: of the new step; "" for the step that is there, whatever its name, with other parameters.
+        needs: a stage that the pipeline must have too, for else the model's input would get another shape.
     """
 
     stage: str
     params: Mapping[str, Any]
     name: str = ""
+    needs: str = ""
 
     def step(self, pipeline: Pipeline) -> Step:
         """The step that `Pipeline.with_step` takes.
@@ -174,6 +176,8 @@ class Change:
         Raises:
             DoesNotApply: the pipeline lacks a step or a parameter that this depends on.
         """
+        if self.needs:
+            pipeline.step_of(self.needs, "the noise depends on")
         name = self.name or pipeline.step_of(self.stage, "the noise changes").name
         return Step(self.stage, name, {key: _resolved(value, pipeline) for key, value in self.params.items()})
 

@@ -27,7 +27,7 @@ SETTINGS = {
     "fraction-0.875": Change("resize", {"size": Ratio("crop", "size", 1 / 0.875)}),
     "fraction-0.9": Change("resize", {"size": Ratio("crop", "size", 1 / 0.9)}),
     "fraction-1.0": Change("resize", {"size": Ratio("crop", "size")}),
-    "shorter-side": Change("resize", {"geometry": "shorter_side"}),
+    "shorter-side": Change("resize", {"geometry": "shorter_side"}, needs="crop"),
     "square": Change("resize", {"geometry": "square"}),
     "letterbox": Change("resize", {"geometry": "letterbox", "size": Ratio("crop", "size")}),
 }

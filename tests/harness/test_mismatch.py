@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from shutil import copy
 
 import pytest
 from rich.console import Console
@@ -23,6 +24,7 @@ from harness.session import execute
 from harness.speed import Speed
 from harness.store import Store
 from noise import NOISES
+from noise.crop import SETTINGS as CROPS
 
 SWAPS = ("resize:nearest", "resize:pillow-bilinear", "colour:bgr", "crop:letterbox", "layout")
 
@@ -168,3 +170,16 @@ def test_swaps_of_steps_that_are_not_there_are_reported_and_the_others_run(small
     reasons = {each.name: each.reason for each in made.not_run}
     assert "resize.opencv swaps the resize step, but this pipeline has none" in reasons["resize:nearest"]
     assert "the noise changes the resize step" in reasons["crop:square"]
+
+
+def test_model_that_is_fed_whole_squares_keeps_its_input(small: Recipe, tmp_path: Path) -> None:
+    sidecar = json.loads(Path(small.model + ".json").read_text())
+    size = next(step["params"]["size"] for step in sidecar["preprocessing"] if step["stage"] == "crop")
+    whole = [step for step in sidecar["preprocessing"] if step["stage"] != "crop"]
+    next(step for step in whole if step["stage"] == "resize")["params"].update(geometry="square", size=size)
+    copy(small.model, tmp_path / "whole.onnx")
+    sidecar["preprocessing"] = whole
+    (tmp_path / "whole.onnx.json").write_text(json.dumps(sidecar))
+    made = plan(mismatch_recipe(replace(small, model=str(tmp_path / "whole.onnx")), ("crop", "resize:nearest")))
+    assert [each.name for each in made.conditions] == ["clean", "crop:square", "resize:nearest"]
+    assert {each.setting for each in made.not_run} == set(CROPS) - {"square"}
