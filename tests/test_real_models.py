@@ -10,8 +10,8 @@ import pytest
 from harness.progress import Progress
 from harness.recipe import Recipe
 from harness.report.build import Report
-from harness.run import Speed
 from harness.session import execute
+from harness.speed import Speed
 
 NOISES = ("clean", "gaussian_noise:3", "jpeg_compression:5", "resize:nearest")
 

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.estimate import Estimate, Values, Z, average, mcnemar, paired_difference, proportion
 from harness.labels import IMAGENET_CLASSES
 from harness.looks import z_from_looks
 from harness.mce import ALEXNET_ERROR, SEVERITIES, CorruptionErrors, corruption_errors
 from harness.plan import FP32, INTEGER, SIMULATED
+from harness.report.cells import Cell, cells_from_store
 from harness.report.timing import timing_from_parts
 from harness.store import STOPPING, Store
 
@@ -44,7 +44,7 @@ class Loss:
         better: pictures that only ``after`` got right; for one condition, else ``None``.
         worse: pictures that only ``before`` got right.
         changed: share of pictures whose prediction changed.
-        distance: mean `harness.record.logit_distance` of the answers after from those before; none between engines.
+        distance: mean `harness.record.logit_distances` of the answers after from those before; none between engines.
         p_value: of McNemar's exact test, mid-p.
     """
 
@@ -143,28 +143,6 @@ class Report:
         return list(dict.fromkeys(str(facts["engine"]) for facts in self.contenders.values()))
 
 
-@dataclass(frozen=True)
-class Cell:
-    """The answers of one cell, pictures in the order of their ids.
-
-    Args:
-        correct: float64 [n], 1 or 0; a picture that failed counts as 0.
-        top5: float64 [n].
-        prediction: int32 [n], -1 where the picture failed.
-        distances: version -> float64 [n], logit distance from that version's answers; NaN where there is none.
-    """
-
-    correct: Values
-    top5: Values
-    prediction: npt.NDArray[np.int32]
-    distances: Mapping[str, Values]
-
-    @property
-    def failed(self) -> int:
-        """How many pictures failed."""
-        return int((self.prediction < 0).sum())
-
-
 def report_from_store(store: Store) -> Report:
     """The report of what a run has measured so far.
 
@@ -173,7 +151,7 @@ def report_from_store(store: Store) -> Report:
     """
     header = store.read_json("run.json")
     identity = header["identity"]
-    cells = _cells(store)
+    cells = cells_from_store(store)
     stopping = store.read_json(STOPPING) if store.has(STOPPING) else None
     z = z_from_looks(len(stopping["looks"])) if stopping else Z
     conditions = _condition_rows(identity["conditions"], cells, z)
@@ -204,28 +182,6 @@ def report_from_store(store: Store) -> Report:
         stopping=stopping,
         corruption_errors=_corruption_errors(identity["conditions"], cells, z) if on_imagenet else {},
     )
-
-
-def _cells(store: Store) -> dict[str, Cell]:
-    columns = store.columns(
-        "select cell, coalesce(correct, false) as correct, coalesce(top5, false) as top5, "
-        "coalesce(prediction, -1) as prediction, coalesce(from_fp32, 'nan'::float) as from_fp32, "
-        "coalesce(from_simulated, 'nan'::float) as from_simulated from records order by cell, sample"
-    )
-    names, starts = np.unique(columns["cell"], return_index=True)
-    ends = [*starts[1:], len(columns["cell"])]
-    return {
-        str(name): Cell(
-            columns["correct"][start:end].astype(np.float64),
-            columns["top5"][start:end].astype(np.float64),
-            columns["prediction"][start:end].astype(np.int32),
-            {
-                FP32: columns["from_fp32"][start:end].astype(np.float64),
-                SIMULATED: columns["from_simulated"][start:end].astype(np.float64),
-            },
-        )
-        for name, start, end in zip(names, starts, ends, strict=True)
-    }
 
 
 def _condition_rows(conditions: Sequence[Mapping[str, Any]], cells: Mapping[str, Cell], z: float) -> list[Row]:
@@ -311,7 +267,7 @@ def _corruption_errors(
     complete = {noise: group for noise, group in measured.items() if len(group) == SEVERITIES}
     if not complete:
         return {}
-    names = list(conditions[0]["cells"])
+    names = [name for name, key in conditions[0]["cells"].items() if len(cells[key].correct)]
     wrong = {
         name: {
             noise: 1 - _mean([[cells[each["cells"][name]] for each in group]], "correct")
@@ -344,8 +300,24 @@ def _losses(cells: Mapping[str, list[Cell]], means: Mapping[str, Values] | None,
                 losses.append(_loss(step, before, after, cells, means, z))
         mine = f"{engine}:{INTEGER}"
         if first_integer is not None and mine in cells and mine != first_integer:
-            losses.append(_loss(ENGINE_STEP, first_integer, mine, cells, means, z))
+            losses.append(_engine_loss(first_integer, mine, cells, means, z))
     return losses
+
+
+def _engine_loss(
+    before: str, after: str, cells: Mapping[str, list[Cell]], means: Mapping[str, Values] | None, z: float
+) -> Loss:
+    """The loss from one engine to another on the pictures of both: one may be further than the other."""
+    _, *places = np.intersect1d(cells[before][0].sample, cells[after][0].sample, return_indices=True)
+    both = dict(zip((before, after), places, strict=True))
+    return _loss(
+        ENGINE_STEP,
+        before,
+        after,
+        {name: [cell.at(where) for cell in cells[name]] for name, where in both.items()},
+        None if means is None else {name: means[name][where] for name, where in both.items()},
+        z,
+    )
 
 
 def _loss(
@@ -371,7 +343,7 @@ def _loss(
         worse,
         proportion(changed.astype(np.float64), failed, z),
         distance,
-        mcnemar(better, worse),
+        mcnemar(better, worse) if len(old) else None,
     )
 
 

@@ -248,7 +248,7 @@ def test_a_full_disk_keeps_what_was_measured_and_says_so(small: Recipe, finished
     # The disk fills up as soon as the first part is there; later there is room again.
     script = (
         f"mount -t tmpfs -o size=16m tmpfs {mount} || exit 77; {qharness} & "
-        f"for _ in $(seq 6000); do [ -e {mount}/run/parts/000000.parquet ] && break; sleep 0.01; done; "
+        f"for _ in $(seq 6000); do [ -e {mount}/run/parts/000000-ort-cpu.parquet ] && break; sleep 0.01; done; "
         f"dd if=/dev/zero of={mount}/ballast bs=4k 2>/dev/null; wait $!; code=$?; "
         f"cp -r {mount}/run {folder}; rm {mount}/ballast; {qharness} >/dev/null || exit 78; "
         f"cp -r {mount}/run {folder}-done; exit $code"

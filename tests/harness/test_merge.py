@@ -50,13 +50,15 @@ def test_a_merged_run_is_complete(shards: list[Path], small: Recipe, tmp_path: P
 
 
 def test_a_missing_shard_is_named(shards: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match="1 of 4 parts are missing, the first is 000001; finish or name shard 2/3"):
+    with pytest.raises(
+        HarnessError, match=r"1 of 4 parts are missing, the first is 000001-ort-cpu\.parquet; finish or name shard 2/3"
+    ):
         merge([shards[0], shards[2]], tmp_path / "whole")
     assert not (tmp_path / "whole").exists()
 
 
 def test_a_shard_named_twice_is_named(shards: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match=r"part 000000\.parquet is double"):
+    with pytest.raises(HarnessError, match=r"part 000000-ort-cpu\.parquet is double"):
         merge([*shards, shards[0]], tmp_path / "whole")
 
 
@@ -70,7 +72,7 @@ def test_a_damaged_part_and_one_with_too_few_rows_are_refused(shards: list[Path]
     copy = tmp_path / "copy"
     shutil.copytree(shards[0], copy)
     first, second = Store(copy).parts()
-    shutil.copy(shards[1] / "parts" / "000001.parquet", first)  # the right name, another part's rows
+    shutil.copy(shards[1] / "parts" / "000001-ort-cpu.parquet", first)  # the right name, another part's rows
     with pytest.raises(HarnessError, match="rows, one per cell and picture; it has"):
         merge([copy, *shards[1:]], tmp_path / "whole")
     second.write_bytes(second.read_bytes()[:-10])

@@ -123,7 +123,7 @@ def test_an_unfinished_part_is_never_read(
     small: Recipe, finished: Path, run_recipe: Callable[..., Report], tmp_path: Path
 ) -> None:
     run_recipe(small)
-    torn = tmp_path / "run" / "parts" / ".000001.parquet.unfinished"
+    torn = tmp_path / "run" / "parts" / ".000001-ort-cpu.parquet.unfinished"
     torn.write_bytes(Store(finished).parts()[1].read_bytes()[:100])
     run_recipe(small)
     assert rows_of(tmp_path / "run").equals(rows_of(finished))
