@@ -32,7 +32,7 @@ from harness.workers import feed_from_workers
 AHEAD = 4  # bundles per worker or caller that may be out at once
 SLOW = 4.0  # times as long as preparing and all faster engines together, from which on an engine has its own lane
 TURN_SECONDS = 20.0
-TRIAL_SECONDS = 2.0
+TRIAL_SECONDS = 1.0
 TRIAL_BUNDLES = 8  # per caller, at least
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.meter import usable_cores
 
-WORTH_CHOOSING_SECONDS = 30.0  # a run that is over sooner is not worth a choice
+WORTH_CHOOSING_SECONDS = 15.0  # a run that is over sooner is not worth a choice
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ def test_every_staff_is_tried_and_the_fastest_goes_on() -> None:
 def test_a_run_that_is_nearly_over_tries_nobody_else() -> None:
     choice = Choice((INLINE, WORKERS))
     choice.tell(INLINE, 10.0)
-    assert choice.staff(299) == INLINE
-    assert choice.staff(300) == WORKERS
+    assert choice.staff(149) == INLINE
+    assert choice.staff(150) == WORKERS
 
 
 class DoubleLane:
