@@ -22,9 +22,10 @@ import numpy.typing as npt
 from harness.batches import Bundle, Inputs, Preparation, Preparer, Row
 from harness.memory import keep_freed_memory
 
-# The memory begins with the bundle and the position at work, which outlive the process; slots follow.
+# The memory begins with what is at work and since when, which outlive the process; slots follow.
 HEADER_BYTES = mmap.PAGESIZE
 NOTHING = -1
+WAITING = 0.0  # as a moment: fresh memory says the same, so a process that starts is not late
 
 
 class Filled(NamedTuple):
@@ -59,10 +60,13 @@ class Shared:
 
     Args:
         at: int64 [2], the bundle and the position at work.
+        since: float64 [1], when the worker last began a picture or was given a slot, in seconds of the monotonic
+            clock, which all processes share; `WAITING` while it waits for its parent.
         slots: [slots, batch, ...], the inputs of one batch each.
     """
 
     at: npt.NDArray[np.int64]
+    since: npt.NDArray[np.float64]
     slots: npt.NDArray[Any]
 
 
@@ -77,6 +81,7 @@ def shared_from_descriptor(descriptor: int, preparation: Preparation, slots: int
     shape = (slots, preparation.batch, *preparation.shape)
     return Shared(
         np.frombuffer(memory, np.int64, 2),
+        np.frombuffer(memory, np.float64, 1, 2 * np.dtype(np.int64).itemsize),
         np.frombuffer(memory, preparation.dtype, int(np.prod(shape)), HEADER_BYTES).reshape(shape),
     )
 
@@ -105,10 +110,12 @@ class _Inbox:
             self._receive()
         self.blocked_seconds += time.perf_counter() - started
         self.slot = self._free.popleft()
+        self._shared.since[0] = time.monotonic()
         inputs: Inputs = self._shared.slots[self.slot]
         return inputs
 
     def _receive(self) -> None:
+        self._shared.since[0] = WAITING
         message: Bundle | int = self._connection.recv()
         if isinstance(message, Bundle):
             self._bundles.append(message)
@@ -133,6 +140,7 @@ def work(connection: Connection, descriptor: int) -> None:
 
         def begin(position: int, index: int = bundle.index) -> None:
             shared.at[:] = index, position
+            shared.since[0] = time.monotonic()
 
         for batch in preparer.batches(bundle, inbox.place, begin):
             if batch.last:

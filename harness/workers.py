@@ -1,8 +1,9 @@
 """Workers: processes that prepare pictures straight into slots of shared memory, and one thread that minds them.
 
 Each worker has its own slots and its own connection. A worker waits when its slots are full, so memory is bounded
-and a slow engine holds the line back. A worker that dies is replaced. Its shared memory says which picture it died
-on; that picture is tried once more, and is a record with an error if it kills again.
+and a slow engine holds the line back. A worker that dies is replaced, and so is one that hangs, which is killed. Its
+shared memory says at which picture that was; the picture is tried once more, and is a record with an error if it
+happens again.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from harness.batches import Batch, Bundle, Preparation
 from harness.errors import HarnessError
 from harness.feed import Delivery, Todo
 from harness.meter import Meter
-from harness.worker import Filled, shared_bytes, shared_from_descriptor
+from harness.worker import WAITING, Filled, shared_bytes, shared_from_descriptor
 
 HOME = Path(__file__).resolve().parent.parent
 BOOT = "import sys; sys.path[0] = sys.argv[1]; from harness.worker import main; main()"
 ASSIGNED = 2  # bundles that a worker has at once: one at work, one to go on with
 IN_VAIN = 10  # deaths in a row, with no bundle finished between them, after which it is no picture's fault
 END_SECONDS = 5.0
+PATIENCE_SECONDS = 120.0  # for one picture: far beyond a slow store, far below a night
 
 
 class _Worker:
@@ -59,6 +61,7 @@ class _Worker:
             theirs.close()
         self.connection = Connection(ours.detach())
         self.assigned: deque[Bundle] = deque()
+        self.hung_seconds: float | None = None
         self._sending = threading.Lock()
         self.send((preparation, slots))
 
@@ -66,6 +69,13 @@ class _Worker:
         """Send something; a worker that has gone is noticed where its answer is missed."""
         with self._sending, contextlib.suppress(OSError):
             self.connection.send(message)
+
+    def end_if_hung(self, patience_seconds: float) -> None:
+        """Kill a process that has been at one picture for too long; its death is then noticed as any other."""
+        since = float(self.shared.since[0])
+        if since != WAITING and self.hung_seconds is None and time.monotonic() - since > patience_seconds:
+            self.hung_seconds = time.monotonic() - since
+            self.process.kill()
 
     def end(self) -> int:
         """Make sure that the process is gone; returns its exit code, negative for a signal."""
@@ -92,10 +102,20 @@ class WorkerFeed:
         workers: how many processes.
         slots: batches that each may have filled and not got back.
         meter: is told where the time goes.
+        patience_seconds: for which a worker may be at one picture before it counts as hung; waiting does not count.
     """
 
-    def __init__(self, preparation: Preparation, todo: Todo, workers: int, slots: int, meter: Meter) -> None:
+    def __init__(
+        self,
+        preparation: Preparation,
+        todo: Todo,
+        workers: int,
+        slots: int,
+        meter: Meter,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._preparation, self._todo, self._slots, self._meter = preparation, todo, slots, meter
+        self._patience_seconds = patience_seconds
         self._again: deque[Bundle] = deque()
         self._strikes: dict[tuple[int, int], int] = {}
         self._in_vain = 0
@@ -160,11 +180,13 @@ class WorkerFeed:
                     self._finish()
                     break
                 by_connection = {worker.connection: worker for worker in self._workers}
-                for ready in wait([*by_connection, self._bell]):
+                for ready in wait([*by_connection, self._bell], self._patience_seconds / 4):
                     if isinstance(ready, Connection):
                         self._receive(by_connection[ready])
                     else:
                         os.read(self._bell, 4096)
+                for worker in self._workers:
+                    worker.end_if_hung(self._patience_seconds)
         except BaseException as error:  # noqa: BLE001 - it is raised again where batches are waited for
             self._finish(error)
         finally:
@@ -212,11 +234,13 @@ class WorkerFeed:
         if code >= 0:
             raise RuntimeError(f"a worker process ended with exit code {code}:\n{said or 'it said nothing'}")
         how = f"by signal {-code} ({signal.strsignal(-code)})"
+        if worker.hung_seconds is not None:
+            how = f"because it hung for {worker.hung_seconds:.0f} s"
         self._in_vain += 1
         if self._in_vain > IN_VAIN:
             raise HarnessError(
-                f"worker processes died {self._in_vain} times in a row, the last {how}; memory may be short: try fewer "
-                f"with --workers, or 0 to do without them"
+                f"worker processes died {self._in_vain} times in a row, the last {how}; memory may be short, or the "
+                f"pictures out of reach: try fewer with --workers, or 0 to do without them"
             )
         self._again.extend(self._blamed(worker, bundle, how) for bundle in worker.assigned)
         worker.stderr.close()
