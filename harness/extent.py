@@ -75,6 +75,8 @@ class Extent:
                 )
         elif self.shard.of > 1:
             store.write_json(SHARD, self.shard.describe())
+        else:
+            store.remove(SHARD)  # of a shard that did not get far enough to claim the folder
 
 
 def shard_from_text(text: str) -> Shard:

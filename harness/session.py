@@ -46,8 +46,8 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress, exte
     store = Store(folder)
     store.create()
     with store.locked():
+        _keep_recipe(store, recipe)  # first of all: by its recipe a folder is known as a run
         extent.claim(store)
-        _keep_recipe(store, recipe)
         contents = made.scored.contents(progress)
         source = made.calibration.source()
         findings = _leaks(made, source, contents)

@@ -131,7 +131,6 @@ def work(connection: Connection, descriptor: int) -> None:
     """
     preparation, slots = connection.recv()
     shared = shared_from_descriptor(descriptor, preparation, slots)
-    shared.at[:] = NOTHING
     preparer = Preparer(preparation)
     inbox = _Inbox(connection, shared)
     cpu_seconds = time.process_time()

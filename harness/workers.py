@@ -27,7 +27,7 @@ from harness.batches import Batch, Bundle, Preparation
 from harness.errors import HarnessError
 from harness.feed import Delivery, Todo
 from harness.meter import Meter
-from harness.worker import WAITING, Filled, shared_bytes, shared_from_descriptor
+from harness.worker import NOTHING, WAITING, Filled, shared_bytes, shared_from_descriptor
 
 HOME = Path(__file__).resolve().parent.parent
 BOOT = "import sys; sys.path[0] = sys.argv[1]; from harness.worker import main; main()"
@@ -46,6 +46,7 @@ class _Worker:
         try:
             os.ftruncate(descriptor, shared_bytes(preparation, slots))
             self.shared = shared_from_descriptor(descriptor, preparation, slots)
+            self.shared.at[:] = NOTHING  # a process that dies while it starts is no picture's fault
             self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
             command = [sys.executable, "-c", BOOT, str(HOME), str(theirs.fileno()), str(descriptor)]
             self.process = subprocess.Popen(

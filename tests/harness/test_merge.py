@@ -42,6 +42,16 @@ def test_shards_joined_are_the_run_row_for_row(shards: list[Path], finished: Pat
     assert (tmp_path / "whole" / "report.html").exists()
 
 
+def test_a_shard_that_claimed_nothing_leaves_its_folder_to_the_whole_run(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    Extent(shard=Shard(1, 2)).claim(store)
+    Extent().claim(store)
+    store.claim({})
+    Extent().claim(store)
+    with pytest.raises(HarnessError, match="holds shard 1/1 of a run, and this is 1/2"):
+        Extent(shard=Shard(1, 2)).claim(store)
+
+
 def test_a_merged_run_is_complete(shards: list[Path], small: Recipe, tmp_path: Path) -> None:
     merge(shards, tmp_path / "whole")
     before = {part: part.stat().st_mtime_ns for part in Store(tmp_path / "whole").parts()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -105,6 +107,29 @@ def test_two_processes_may_not_work_in_one_folder(tmp_path: Path) -> None:
         second.__enter__()
     with Store(tmp_path).locked():
         assert (tmp_path / ".lock").exists()
+
+
+def test_of_many_that_make_a_folder_at_once_exactly_one_works_in_it(tmp_path: Path) -> None:
+    many = 6
+    ready, tried = threading.Barrier(many), threading.Barrier(many)
+
+    def refusal(folder: Path) -> str:
+        store = Store(folder)
+        ready.wait(30)
+        try:
+            store.create()
+            with store.locked():
+                store.write_text(store.recipe_path.name, "")
+                tried.wait(30)
+        except HarnessError as error:
+            tried.wait(30)
+            return str(error).partition(" in ")[0]
+        return ""
+
+    with ThreadPoolExecutor(many) as pool:
+        for number in range(50):
+            said = sorted(pool.map(refusal, [tmp_path / str(number) / "run"] * many))
+            assert said == ["", *["another qharness is at work"] * (many - 1)]
 
 
 @pytest.mark.parametrize(("total", "size"), [(1, 4), (300, 4), (5_000, 20), (50_000, 64)])

@@ -123,7 +123,7 @@ def trap(tmp_path: Path, bundles: list[Bundle]) -> tuple[list[Bundle], Callable[
     def kill() -> int:
         with pipe.open("wb"):  # which waits for a reader, and lets later ones in while it is open
             while True:
-                reader = next((child for child in children() if child not in killed and _has_open(child, pipe)), None)
+                reader = next((child for child in children() if child not in killed and _reads(child, pipe)), None)
                 if reader is not None:
                     os.kill(reader, signal.SIGKILL)
                     killed.append(reader)
@@ -133,11 +133,19 @@ def trap(tmp_path: Path, bundles: list[Bundle]) -> tuple[list[Bundle], Callable[
     return [*bundles[:2], trapped, *bundles[3:]], kill
 
 
-def _has_open(process: int, path: Path) -> bool:
+def _reads(process: int, path: Path) -> bool:
+    """Whether a process has a file open for reading. A process just forked has what its parent has, to write."""
     try:
-        return any(os.readlink(each) == str(path) for each in Path(f"/proc/{process}/fd").iterdir())
+        return any(
+            os.readlink(each) == str(path) and int(_flags(process, each.name), 8) & os.O_ACCMODE == os.O_RDONLY
+            for each in Path(f"/proc/{process}/fd").iterdir()
+        )
     except OSError:  # it has gone meanwhile
         return False
+
+
+def _flags(process: int, descriptor: str) -> str:
+    return re.findall(r"flags:\s*(\d+)", Path(f"/proc/{process}/fdinfo/{descriptor}").read_text())[0]
 
 
 def test_a_picture_that_kills_twice_is_a_row_with_that_error(
