@@ -6,7 +6,7 @@
     RUN/run.json           what the results depend on: plan, cells, hashes, versions
     RUN/artifacts/         quantised files, calibration
     RUN/prepared.json      facts of the contenders, certificates, findings
-    RUN/stopping.json      the rule that may end the run early, and when it is looked at
+    RUN/stopping.json      what may end the run early, with the rules of a gate, and when it is looked at
     RUN/parts/*.parquet    records; each part is written whole, then renamed into place
     RUN/report.*           rebuilt from the above at any time
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.estimate import Estimate, Values, Z, average, mcnemar, paired_difference, proportion
+from harness.estimate import Estimate, Values, average, mcnemar, paired_difference, proportion
 from harness.labels import IMAGENET_CLASSES
-from harness.looks import z_from_looks
+from harness.looks import z_from_stopping
 from harness.mce import ALEXNET_ERROR, SEVERITIES, CorruptionErrors, corruption_errors
 from harness.plan import FP32, INTEGER, SIMULATED
 from harness.report.cells import Cell, cells_from_store
@@ -153,7 +153,7 @@ def report_from_store(store: Store) -> Report:
     identity = header["identity"]
     cells = cells_from_store(store)
     stopping = store.read_json(STOPPING) if store.has(STOPPING) else None
-    z = z_from_looks(len(stopping["looks"])) if stopping else Z
+    z = z_from_stopping(stopping)
     conditions = _condition_rows(identity["conditions"], cells, z)
     rows = [*conditions, *_mean_rows(identity["conditions"], cells, z)]
     failed, pictures = store.query(
