@@ -104,11 +104,10 @@ def _reasons(verdict: Verdict) -> list[str]:
             continue
         shown = worst[:1] if judgement.outcome == PASSED else worst[:SHOWN]
         lines += [f'"{judgement.rule.title}" {_reason(judgement, check)}' for check in shown]
-        rest = len(worst) - len(shown)
         if judgement.outcome == PASSED:
-            lines[-1] += f" {rest} other places are no closer to the bound."
-        elif rest:
-            lines.append(f'"{judgement.rule.title}" {judgement.outcome} at {rest} more places (--json lists all).')
+            lines[-1] += " Its other places are no closer to the bound."
+        elif len(worst) > SHOWN:
+            lines.append(f'"{judgement.rule.title}" {judgement.outcome} at {len(worst)} places (--json lists all).')
     return lines
 
 

@@ -61,6 +61,23 @@ def test_reasons_say_what_was_measured_and_what_would_decide(
     assert "pictures would likely decide it" in out
 
 
+def test_a_rule_with_many_places_shows_the_worst_and_counts_them(
+    small: Recipe, rules: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = replace(small, limit=8, noise=("clean", "brightness"), engines=("ort-cpu:fp32",))
+    execute(recipe, tmp_path / "run", Speed(0, 1), Progress())
+    rules.write_text('[[rule]]\nquantity = "accuracy"\nnoise = "*"\nversion = "fp32"\nat_most = 0\n')
+    assert main(["gate", str(tmp_path / "run"), "--rules", str(rules)]) == 1
+    out = capsys.readouterr().out
+    assert out.count("; wanted at most 0 %") == 5
+    assert "failed at 6 places (--json lists all)." in out
+    rules.write_text(rules.read_text().replace("at_most", "at_least"))
+    assert main(["gate", str(tmp_path / "run"), "--rules", str(rules)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("; wanted at least 0 %") == 1
+    assert "Its other places are no closer to the bound." in out
+
+
 def test_the_defaults_judge_where_no_rules_are_given(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gate", str(finished)]) == 2  # sixteen pictures say little
     out = capsys.readouterr().out
