@@ -94,7 +94,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that any form of the report shows; `describe` is its JSON (``report/schema.json``)."""
+    """Everything that any form of the report shows; `describe` is its JSON (``report/schema.json``).
+
+    ``pictures`` are those that every engine has measured; where one is behind, estimates of others stand on more.
+    """
 
     identity: Mapping[str, Any]
     contenders: Mapping[str, Mapping[str, Any]]
@@ -156,9 +159,7 @@ def report_from_store(store: Store) -> Report:
     z = z_from_stopping(stopping)
     conditions = _condition_rows(identity["conditions"], cells, z)
     rows = [*conditions, *_mean_rows(identity["conditions"], cells, z)]
-    failed, pictures = store.query(
-        "select count(distinct sample) filter (error is not null), count(distinct sample) from records"
-    )[0]
+    (failed,) = store.query("select count(distinct sample) from records where error is not null")[0]
     errors = store.query(
         "select error, count(distinct sample), min(sample) from records where error is not null "
         "group by error order by 2 desc, 1 limit 20"
@@ -171,7 +172,7 @@ def report_from_store(store: Store) -> Report:
         identity=identity,
         contenders=prepared["contenders"],
         planned_pictures=identity["data"]["pictures"],
-        pictures=pictures,
+        pictures=min(len(cells[key].sample) for each in identity["conditions"] for key in each["cells"].values()),
         failed_pictures=failed,
         errors=[{"error": text, "pictures": count, "first": first} for text, count, first in errors],
         sources=dict(sources),

@@ -154,6 +154,7 @@ def test_a_run_in_which_one_engine_is_behind_is_reported(
     report = report_from_store(store)
     write_reports(report, store)
     seen = 4 * len(slices)
+    assert report.pictures == seen
     for row, before in zip(report.rows, whole.rows, strict=True):
         for name, estimate in row.accuracy.items():
             assert estimate.n == (seen if name.startswith("openvino") else 16)
