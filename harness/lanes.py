@@ -101,10 +101,12 @@ class Lane:
 
     def _wanted(self, staff: Staff, seconds: float) -> float:
         """Pictures for a turn: as many as the time allows at the pace so far, or so many that a pace can be told."""
-        if self._choice.on_trial(staff):
-            least = TRIAL_BUNDLES * staff.callers * self._pictures_per_bundle
-            return max(least, TRIAL_SECONDS * self._choice.pace)
-        return seconds if math.isinf(seconds) else seconds * self._choice.pace
+        pace = self._choice.pace
+        affordable = seconds if math.isinf(seconds) else seconds * pace
+        if not self._choice.on_trial(staff):
+            return affordable
+        least = TRIAL_BUNDLES * staff.callers * self._pictures_per_bundle
+        return min(affordable, max(least, TRIAL_SECONDS * pace))
 
     @property
     def _pictures_per_bundle(self) -> int:
