@@ -10,6 +10,7 @@ BENCHMARKS = {
     "demo": "benchmarks.demo_time",
     "pipeline": "benchmarks.pipeline",
     "memory": "benchmarks.memory",
+    "records": "benchmarks.records",
     "noise": "benchmarks.noise",
     "engines": "benchmarks.engines",
     "methods": "benchmarks.methods",
