@@ -11,6 +11,7 @@ BENCHMARKS = {
     "pipeline": "benchmarks.pipeline",
     "memory": "benchmarks.memory",
     "records": "benchmarks.records",
+    "growth": "benchmarks.growth",
     "noise": "benchmarks.noise",
     "engines": "benchmarks.engines",
     "methods": "benchmarks.methods",
