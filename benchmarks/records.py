@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.figure import Figure
 from harness.demo.embedded import demo_recipe
+from harness.lanes import Slice
 from harness.meter import Meter
 from harness.progress import Progress
-from harness.record import Record, logit_distance, score
+from harness.record import Record, logit_distances, scores
 from harness.report.build import report_from_store
 from harness.report.write import write_reports
-from harness.run import Slice, missing_slices, slices_from_samples
+from harness.run import slices_from_samples
 from harness.samples import Sample
 from harness.session import execute
 from harness.sources.storage import Extent
@@ -116,15 +116,16 @@ def _write(folder: Path) -> None:
     """Write what is missing, as a run does."""
     store = Store(folder)
     conditions = store.read_json("run.json")["identity"]["conditions"]
-    _, missing = missing_slices(_samples(store), store, Progress())
+    engine = ENGINES[0].partition(":")[0]
+    missing = [each for each in slices_from_samples(_samples(store)) if not store.has_part(each.index, engine)]
     cells = [list(each["cells"].values()) for each in conditions]
     meter = Meter()
     for piece in missing:
         with meter.engine(ENGINES[0]):
             records = _records(piece, cells)
         meter.prepared(dict.fromkeys(STAGES, 0.1))
-        timing = {"pictures": len(piece.samples), **asdict(Staff(0, 1)), "batch": 4, **meter.lap(), "trials": []}
-        store.write_part(piece.index, records, timing)
+        told = {"pictures": len(piece.samples), "engines": [engine], "batch": 4, "trials": []}
+        store.write_part(piece.index, engine, records, {**told, **asdict(Staff(0, 1)), **meter.lap()})
 
 
 def _records(piece: Slice, cells: Sequence[Sequence[str]]) -> list[Record]:
@@ -133,14 +134,17 @@ def _records(piece: Slice, cells: Sequence[Sequence[str]]) -> list[Record]:
     shape = (len(piece.samples), len(cells), CLASSES)
     logits = generator.normal(size=shape).astype(np.float32)
     logits[np.arange(len(piece.samples)), :, [each.label for each in piece.samples]] += 2.5
-    versions = (logits, logits + generator.normal(0, 0.1, shape).astype(np.float32))
+    off = logits + generator.normal(0, 0.1, shape).astype(np.float32)
     records = []
-    for picture, sample in enumerate(piece.samples):
-        for condition, keys in enumerate(cells):
-            for version, key in zip(versions, keys, strict=True):
-                answer, original = version[picture, condition], logits[picture, condition]
-                fields: dict[str, Any] = score(answer, sample.label, "logits")
-                if version is not logits:
-                    fields["from_fp32"] = logit_distance(answer, original, "logits")
+    for sample, original, moved in zip(piece.samples, logits, off, strict=True):
+        labels = [sample.label] * len(cells)
+        distances = logit_distances(moved, original, "logits")
+        fp32 = scores(original, labels, "logits")
+        integer = [
+            {**fields, "from_fp32": distance}
+            for fields, distance in zip(scores(moved, labels, "logits"), distances, strict=True)
+        ]
+        for keys, answers in zip(cells, zip(fp32, integer, strict=True), strict=True):
+            for key, fields in zip(keys, answers, strict=True):
                 records.append(Record(key, sample.id, sample.label, "JPEG RGB", **fields))
     return records
