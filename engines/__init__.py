@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ENGINES", "Entry"]
+__all__ = ["ENGINES", "LINTERS", "Entry"]
 
 
 class Entry(NamedTuple):
@@ -77,3 +77,6 @@ ENGINES = {
         "ort-cpu",
     ),
 }
+
+# Row of `exporters.TARGETS` -> ``module:function`` from a file's path to what of it does not suit that target.
+LINTERS = {"tensorrt": "engines.trt.lint:findings_from_onnx"}

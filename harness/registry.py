@@ -16,10 +16,11 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from engines import ENGINES
+from engines import ENGINES, LINTERS
 from engines.artifact import Artifact
 from engines.base import EngineUnavailable, OpenEngine
 from engines.certificate import Certify
+from engines.trt.lint import Finding
 from exporters import METHODS, TARGETS
 from exporters.base import Calibration, Observer, Picture, Quantisation, Source
 from exporters.int4_options import Int4Options
@@ -213,3 +214,14 @@ def engine_certifier(name: str) -> Certify:
     """The function that proves which kernels an engine ran."""
     row = ENGINES[name]
     return cast(Certify, import_target(f"engine {name!r}", row.certify, row.extra))
+
+
+def linter(target: str) -> Callable[[Path], tuple[Finding, ...]]:
+    """The function that finds what of a file does not suit a target.
+
+    Raises:
+        HarnessError: nobody wrote rules for it.
+    """
+    if target not in LINTERS:
+        raise unknown("linter", target, LINTERS)
+    return cast("Callable[[Path], tuple[Finding, ...]]", import_target(f"linter {target!r}", LINTERS[target], None))
