@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ENGINES", "LINTERS", "Entry"]
+__all__ = ["BUILDERS", "ENGINES", "LINTERS", "Builder", "Entry"]
 
 
 class Entry(NamedTuple):
@@ -28,6 +28,15 @@ class Entry(NamedTuple):
     extra: str
     certify: str
     quantised_for: str
+
+
+class Builder(NamedTuple):
+    """One row: ``module:function`` that builds a plan, what proves its kernels, and the extra that installs both."""
+
+    target: str
+    certify: str
+    compare: str
+    extra: str
 
 
 # Processors that `engines.emulated` can stand in for; each is the engine ``ort-NAME``.
@@ -80,3 +89,13 @@ ENGINES = {
 
 # Row of `exporters.TARGETS` -> ``module:function`` from a file's path to what of it does not suit that target.
 LINTERS = {"tensorrt": "engines.trt.lint:findings_from_onnx"}
+
+# Engine whose files are built for one machine -> how.
+BUILDERS = {
+    "tensorrt": Builder(
+        "engines.trt.build:plan_from_onnx",
+        "engines.trt.plan:certify_plan",
+        "engines.trt.plan:layers_built_differently",
+        "tensorrt",
+    )
+}

@@ -12,7 +12,7 @@ import pytest
 from noise.base import MissingData
 from noise.corruptions import overlays
 
-REQUIREMENTS = ("data", "chromium", "gpu", "magick", "qemu")
+REQUIREMENTS = ("data", "chromium", "gpu", "magick", "qemu", "stubs")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,6 +45,15 @@ def real_data(request: pytest.FixtureRequest) -> Path:
         missing(request, "data", "QHARNESS_DATA does not name a folder with real pictures and models")
     if not Path(folder).is_dir():
         missing(request, "data", f"QHARNESS_DATA names {folder}, which is no folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def full_stubs(request: pytest.FixtureRequest) -> Path:
+    """The folder with the whole signatures of each version of TensorRT, read from its bindings."""
+    folder = os.environ.get("QHARNESS_STUBS", "")
+    if not folder or not Path(folder).is_dir():
+        missing(request, "stubs", f"QHARNESS_STUBS names no folder with TensorRT's signatures; got {folder!r}")
     return Path(folder)
 
 

@@ -37,7 +37,7 @@ HEAVY = {
     },
     "torch": {"benchmarks/script.py", "benchmarks/vit.py", "harness/demo/train.py"},
     "torchvision": set(),
-    "tensorrt": set(),
+    "tensorrt": {"engines/trt/library.py"},
     "pycuda": set(),
     "cuda": set(),
     "ray": {"harness/cluster.py"},

@@ -6,6 +6,6 @@ A module offers ``add(commands)``, which describes its commands to `argparse` an
 
 from __future__ import annotations
 
-from harness.commands import bench, calibrate, corrupt, doctor, gate, inspect, quantize, report, run
+from harness.commands import bench, build, calibrate, corrupt, doctor, gate, inspect, quantize, report, run
 
-MODULES = (run, report, gate, corrupt, calibrate, quantize, inspect, bench, doctor)
+MODULES = (run, report, gate, corrupt, calibrate, quantize, build, inspect, bench, doctor)

@@ -23,6 +23,7 @@ def add(commands: Commands) -> None:
     inspect = commands.add_parser("inspect", help="the integer-execution certificate of a model file")
     inspect.add_argument("artifact", metavar="MODEL")
     inspect.add_argument("--engine", default="ort-cpu", help="default: %(default)s")
+    inspect.add_argument("--trust", action="store_true", help="load a plan that is not the one its sidecar describes")
     inspect.add_argument(
         "--for",
         dest="goal",
@@ -35,7 +36,7 @@ def add(commands: Commands) -> None:
 def _inspect(options: argparse.Namespace, console: Console) -> int:
     path = Path(options.artifact)
     if options.goal is None:
-        console.print(inspection_report(path, options.engine))
+        console.print(inspection_report(path, options.engine, options.trust))
         return 0
     findings = linter(options.goal)(path)
     console.print(lint_report(path, options.goal, findings))
