@@ -26,7 +26,8 @@ _HALF_TYPE = "tensor(float16)"
 def model_in_half(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     """A copy that computes in half precision.
 
-    Scales of Q/DQ are rounded to it too: ONNX wants them in the type of the values.
+    Scales of Q/DQ are cast too, for ONNX wants them in the type of the values. They are rounded up: a channel that
+    training left nearly dead has a scale below FP16's smallest number (1e-11 in ResNet-18), and a scale must not be 0.
 
     Args:
         model: float32, with its weights inside.
@@ -97,9 +98,9 @@ def _in_half(tensor: onnx.TensorProto, half: int, *, is_scale: bool) -> onnx.Ten
     with np.errstate(over="ignore"):
         cast = values.astype(helper.tensor_dtype_to_np_dtype(half))
     back = cast.astype(np.float32)
-    lost = np.isfinite(values) & ~np.isfinite(back)
     if is_scale:
-        lost |= back <= 0
+        cast = np.where(back < values, np.nextafter(cast, np.array(np.inf, cast.dtype)), cast)
+    lost = np.isfinite(values) & ~np.isfinite(back)
     if lost.any():
         raise ArtifactError(
             f"the constant {tensor.name!r} holds {values[lost][0]:.3g}, which "

@@ -64,10 +64,20 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(ArtifactError, match=r"'large' holds 1e\+06, which float16 cannot hold; build in fp32"):
         model_in_half(draft.model(), "fp16")
     assert model_in_half(draft.model(), "bf16") is not None
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_scales_are_rounded_up_and_never_to_zero(precision: str) -> None:
     draft = Draft()
-    draft.conv(draft.pair("x", "x_q", scale=np.array(1e-9, np.float32)), "conv")
-    with pytest.raises(ArtifactError, match="'x_q_scale' holds 1e-09"):
-        model_in_half(draft.model(), "fp16")
+    given = np.array([1e-11, 3e-8, 1e-5, 0.1], np.float32)
+    weight = draft.constant("weight", np.ones((CHANNELS, CHANNELS, 1, 1), np.float32))
+    pair = draft.pair(weight, "weight_q", given, np.zeros(CHANNELS, np.int8))
+    draft.conv(draft.pair("x", "x_q"), "conv", weight=pair)
+    cast = model_in_half(draft.model(), precision)
+    scales = next(tensor for tensor in cast.graph.initializer if tensor.name == "weight_q_scale")
+    got = numpy_helper.to_array(scales).astype(np.float64)
+    assert (got >= given).all()
+    assert (got - given <= np.maximum(given * 2**-7, 2**-24)).all()
 
 
 def test_small_weights_may_become_zero() -> None:
