@@ -7,7 +7,6 @@ from itertools import groupby
 from pathlib import Path
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from engines.trt.lint import ERROR, Finding
@@ -25,12 +24,9 @@ def lint_report(path: Path, target: str, findings: Sequence[Finding]) -> Group:
     return Group(Text(f"{path.name}: {count}; {target} {outlook}"), *_rules(findings))
 
 
-def _rules(findings: Sequence[Finding]) -> Iterator[Text | Table]:
+def _rules(findings: Sequence[Finding]) -> Iterator[Text]:
     for rule, violations in groupby(findings, key=lambda finding: finding.rule):
         rows = list(violations)
         yield Text(f"\n{rows[0].severity}: {rule}", style=STYLES[rows[0].severity])
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
-        for each in rows:
-            table.add_row(each.node, each.message)
-        yield table
+        yield from (Text(f"  {each.node}: {each.message}") for each in rows)
         yield Text(f"  mend: {rows[0].mend}")

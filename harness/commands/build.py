@@ -23,6 +23,8 @@ from harness.registry import linter, plan_builder, plan_comparison
 if TYPE_CHECKING:
     from harness.commands.options import Commands
 
+SHOWN_NOTES = 5
+
 
 def add(commands: Commands) -> None:
     """Describe the command."""
@@ -108,8 +110,10 @@ def _build(options: argparse.Namespace, console: Console) -> int:
     for path in plans:
         with Progress().phases() as on_step:
             built = build(artifact_from_onnx(model), path, wish, on_step)
-        for note in built.notes:
+        for note in built.notes[:SHOWN_NOTES]:
             console.print(f"note: {note}", style="yellow", markup=False)
+        if len(built.notes) > SHOWN_NOTES:
+            console.print(f"and {len(built.notes) - SHOWN_NOTES} more warnings of TensorRT", style="yellow")
         console.print(f"{path.resolve()}: {built.artifact.made_by['tool']}", markup=False)
         console.print(inspection_report(path, "ort-cpu"))
     if len(plans) > 1:

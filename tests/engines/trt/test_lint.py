@@ -408,3 +408,26 @@ def test_a_clean_file_is_said_to_be_clean() -> None:
     console = Console(width=100, record=True)
     console.print(lint_report(Path("m.onnx"), "tensorrt", ()))
     assert "nothing in it is known not to suit tensorrt" in console.export_text()
+
+
+FLOAT_MODELS = ("mobilenetv1_0.25_bn", "mobilenetv2_tf", "resnet18", "squeezenet1.1")
+
+
+@pytest.mark.parametrize("name", FLOAT_MODELS)
+def test_real_networks_quantised_for_tensorrt_are_clean(name: str, real_data: Path, tmp_path: Path) -> None:
+    artifact = artifact_from_onnx(real_data / "models" / f"{name}.onnx")
+    shape = [size or 1 for size in artifact.input.shape]
+    inputs = (np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) for seed in range(2))
+    source = Source("minmax", {"a": "its content"}, "steps", {"clean": "steps"})
+    calibration = calibrate(artifact, inputs, source, MinMax)
+    target = quantisation_target("tensorrt")
+    made = onnx_qdq(artifact, calibration, Quantisation("tensorrt"), target, tmp_path / "m.onnx")
+    assert findings_from_onnx(made.path) == ()
+
+
+def test_a_real_file_of_another_tool_is_told_what_tensorrt_would_refuse(real_data: Path) -> None:
+    counts = Counter(each.rule for each in findings_from_onnx(real_data / "models" / "mobilenetv2_tf.ptq.qdq.onnx"))
+    assert counts["element-type"] == 53, "its integer biases"
+    assert counts["weight-pair"] == 53, "its stored weights"
+    assert counts["zero-point"] > 100
+    assert counts["signed"] == 1, "its input in uint8"
