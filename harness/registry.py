@@ -237,14 +237,7 @@ class BuildPlan(Protocol):
 
 
 def plan_builder(engine: str) -> BuildPlan:
-    """The function that builds a plan.
-
-    Raises:
-        HarnessError: an engine that needs no building, or none.
-        EngineUnavailable: a package is missing.
-    """
-    if engine not in BUILDERS:
-        raise unknown("engine to build for", engine, BUILDERS)
+    """The function that builds a plan for a row of `engines.BUILDERS`."""
     return cast(BuildPlan, _of_builder(engine, BUILDERS[engine].target))
 
 

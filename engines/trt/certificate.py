@@ -46,6 +46,16 @@ _MULTIPLIES = re.compile(r"conv|gemm|matrix|matmul|fullyconnected", re.IGNORECAS
 _OPAQUE = re.compile(r"myelin|kgen|fusion|foreignnode", re.IGNORECASE)
 _FUSION = "fusion"
 _REFORMAT = "Reformat"
+# The names of NVIDIA's kernels: "..._i8f16_i8i32_f32_..." reads INT8, writes FP16, multiplies by INT8 into INT32.
+_MULTIPLIED_BY = re.compile(r"_(?:i8|f16|bf16|f32|e4m3)+_(i8|f16|bf16|tf32|f32|e4m3)(?:i32|f32|f16|bf16)_")
+_OPERANDS = {
+    "i8": "int8",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "tf32": "float",
+    "f32": "float",
+    "e4m3": "float8",
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,7 @@ class EngineLayer:
     Args:
         name: in the engine.
         kind: its "LayerType".
+        parameters: its "ParameterType", what it was before it had a kernel; "" where there is none.
         tactic: the kernel's name; "" where there is none.
         nodes: the ONNX nodes that it computes.
         inputs, outputs: types of its tensors.
@@ -63,6 +74,7 @@ class EngineLayer:
 
     name: str
     kind: str
+    parameters: str
     tactic: str
     nodes: frozenset[str]
     inputs: tuple[str, ...]
@@ -72,7 +84,8 @@ class EngineLayer:
     @property
     def multiplies(self) -> bool:
         """Whether it is a kernel for products."""
-        return bool(_MULTIPLIES.search(self.tactic if self.kind == _FUSION else self.kind))
+        named = self.tactic if self.kind == _FUSION else f"{self.kind} {self.parameters}"
+        return bool(_MULTIPLIES.search(named))
 
     @property
     def opaque(self) -> bool:
@@ -81,10 +94,22 @@ class EngineLayer:
 
     @property
     def types(self) -> tuple[str, str]:
-        """Types of activation and weight. Without constants of its own, a product's second input is its weight."""
+        """Types of activation and weight. A product without weights of its own has them as its second input.
+
+        Where the inspector does not state the weights at all, the name of the kernel does.
+        """
         activation = self.inputs[0] if self.inputs else UNKNOWN
-        second = self.inputs[1] if len(self.inputs) > 1 and "conv" not in self.kind.lower() else UNKNOWN
-        return activation, self.weight or second
+        second = self.inputs[1] if len(self.inputs) > 1 and "conv" not in self.kind.lower() else None
+        return activation, self.weight or second or self._multiplied_by()
+
+    @property
+    def known_by_kernel(self) -> bool:
+        """Whether only the kernel's name tells the type of the weights."""
+        return self.weight is None and len(self.inputs) < 2 and self._multiplied_by() != UNKNOWN
+
+    def _multiplied_by(self) -> str:
+        found = _MULTIPLIED_BY.search(self.tactic)
+        return _OPERANDS[found.group(1)] if found else UNKNOWN
 
 
 def certificate_from_inspector(text: str, record: PlanRecord) -> Certificate:
@@ -109,6 +134,7 @@ def certificate_from_inspector(text: str, record: PlanRecord) -> Certificate:
             "artifact_sha256": record.sha256,
             "precision": record.options.precision,
             "reformats": sum(layer.kind == _REFORMAT for layer in layers),
+            "weights_known_by_kernel_name": sum(layer.multiplies and layer.known_by_kernel for layer in layers),
             "opaque_regions": [layer.name for layer in layers if layer.opaque],
         },
     )
@@ -157,6 +183,7 @@ def _layer(entry: Mapping[str, Any]) -> EngineLayer:
     return EngineLayer(
         name=name,
         kind=str(entry.get("LayerType", "")),
+        parameters=str(entry.get("ParameterType", "")),
         tactic=str(entry.get("TacticName", "")),
         nodes=frozenset(metadata or _nodes_in(name)),
         inputs=tuple(_type(each) for each in entry.get("Inputs", [])),

@@ -13,7 +13,7 @@ from engines.onnx_file import artifact_from_onnx
 from engines.trt.lint import ERROR
 from engines.trt.record import DEFAULT_BATCH, FRESH, HARDWARE, PRECISIONS, REUSE, TIMING_CACHES, BuildOptions
 from harness.commands.files import check_output
-from harness.errors import HarnessError
+from harness.errors import HarnessError, unknown
 from harness.inspection import inspection_report
 from harness.lint_report import lint_report
 from harness.progress import Progress
@@ -78,11 +78,10 @@ def _batch(text: str) -> tuple[int, int, int]:
     >>> _batch("4")
     (4, 4, 4)
     """
-    sizes = [int(size) for size in text.split(",")]
-    if len(sizes) == 1:
-        sizes *= 3
-    smallest, likeliest, largest = sizes
-    return smallest, likeliest, largest
+    sizes = [int(size) if size.isdecimal() else 0 for size in text.split(",")]
+    if len(sizes) not in (1, 3) or 0 in sizes:
+        raise argparse.ArgumentTypeError(f"expected one size, or three as in 1,8,32; got {text!r}")
+    return sizes[0], sizes[len(sizes) // 2], sizes[-1]
 
 
 def _build(options: argparse.Namespace, console: Console) -> int:
@@ -97,6 +96,8 @@ def _build(options: argparse.Namespace, console: Console) -> int:
         external_tactics=not options.no_external_tactics,
         timing_cache=options.timing_cache if options.replicates == 1 else FRESH,
     )
+    if options.engine not in BUILDERS:
+        raise unknown("engine to build for", options.engine, BUILDERS)
     if options.replicates < 1:
         raise HarnessError(f"--replicates: expected at least 1; got {options.replicates}")
     check_output(options.output, Recipe(model=options.model, data=""))

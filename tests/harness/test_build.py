@@ -135,12 +135,39 @@ def test_what_tensorrt_refuses_is_one_message(
     assert "Traceback" not in shown
 
 
-@pytest.mark.parametrize("wrong", [["--engine", "tensort"], ["--precision", "int8"], ["--batch", "8,4,1"]])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--engine", "tensort"], "there is no engine to build for 'tensort'; did you mean 'tensorrt'?"),
+        (["--precision", "int8"], "precision: expected one of fp32, tf32, fp16, bf16; got 'int8'"),
+        (["--batch", "8,4,1"], "batch: expected 1 <= smallest"),
+        (["--level", "9"], "level: expected one of 0, 1, 2, 3, 4, 5; got 9"),
+    ],
+)
 def test_wrong_options_are_told_with_the_choices(
-    wrong: list[str], quantised: Artifact, capsys: pytest.CaptureFixture[str]
+    wrong: list[str], message: str, quantised: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["build", str(quantised.path), "-o", str(quantised.path.with_name("m.plan")), *wrong]) == 2
-    assert "tensorrt" in capsys.readouterr().err or wrong[0] != "--engine"
+    assert message in capsys.readouterr().err
+
+
+def test_a_batch_is_one_size_or_three(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ("1,2", "many", "0", "-1", "1,,3"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["build", "m.onnx", "-o", "m.plan", f"--batch={wrong}"])
+        assert f"expected one size, or three as in 1,8,32; got {wrong!r}" in capsys.readouterr().err
+
+
+def test_builds_that_differ_are_told_by_their_layers(
+    install: Any, quantised: Artifact, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("10.16")
+    names = tuple(f"conv{index}" for index in range(7))
+    monkeypatch.setattr("harness.commands.build.plan_comparison", lambda engine: lambda plans: names)
+    command = ["build", str(quantised.path), "-o", str(quantised.path.with_name("m.plan")), "--replicates", "2"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "the 2 builds differ in the kernels of 7 layers: conv0, conv1, conv2, conv3, conv4, ..." in shown
 
 
 def test_a_plan_is_not_written_over_its_source(quantised: Artifact, capsys: pytest.CaptureFixture[str]) -> None:

@@ -276,3 +276,26 @@ def test_the_sidecar_is_readable_json(install: Install, quantised: Artifact) -> 
     assert stored == read_sidecar(path)
     assert stored["made_by"]["tool"] == "tensorrt 11.4.0.106"
     assert stored["made_by"]["plan"]["built_on"]["device"] == DEVICE.name
+
+
+def test_a_model_beyond_a_protocol_buffer_is_refused(
+    install: Install, quantised: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("10.16")
+    monkeypatch.setattr(module("build"), "_LIMIT_BYTES", 100)
+    with pytest.raises(EngineError, match="expected less than 2 GiB, the limit of a protocol buffer"):
+        build(quantised)
+
+
+def test_weights_beside_the_file_are_built_in(install: Install, tmp_path: Path) -> None:
+    artifact = tiny_artifact(tmp_path, Shape())
+    asked = install("10.16").asked
+    onnx.save(
+        onnx.load(str(artifact.path)),
+        str(tmp_path / "apart.onnx"),
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
+    build(artifact_from_onnx(tmp_path / "apart.onnx"))
+    assert all(tensor.data_location == TensorProto.DEFAULT for tensor in asked["model"].graph.initializer)

@@ -73,17 +73,18 @@ def test_11_tells_format_and_type_apart() -> None:
     found = certificate("11")
     assert [each.input_types for each in found.layers] == [
         ("int8", "int8"),
-        ("int8", "unknown"),
+        ("int8", "int8"),
         ("float8", "float8"),
         (),
     ]
+    assert found.evidence["weights_known_by_kernel_name"] == 1, "those of conv2"
     assert reasons(found) == {
         "conv1": None,
-        "conv2": "the inspector does not say with which types it computes",
+        "conv2": None,
         "conv3": "FP8 is a floating-point type, not an integer",
         "fc": "it is inside a fused region, whose types cannot be seen from outside",
     }
-    assert found.integer_macs == 600, "what is not known is not counted"
+    assert found.integer_macs == 900
 
 
 def test_reformats_and_opaque_regions_are_listed() -> None:
@@ -133,6 +134,32 @@ def test_a_fusion_counts_by_the_kernel_that_it_was_built_on() -> None:
     fused["TacticName"] = "pointwise"
     found = certificate_from_inspector(json.dumps({"Layers": [fused]}), record((layer("fc", 1),)))
     assert found.layers[0].reason == "it is inside a fused region, whose types cannot be seen from outside"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "weight"),
+    [
+        ("sm80_xmma_fprop_implicit_gemm_interleaved_i8i8_i8i32_f32_nchw_vect_c_32kcrs", "int8"),
+        ("sm80_xmma_gemm_i8f32_i8i32_f32_tn_n", "int8"),
+        ("sm86_xmma_gemm_f32f32_tf32f32_f32_tn_n", "float"),
+        ("sm80_xmma_fprop_implicit_gemm_f16f16_f16f16_f16_nhwckrsc_nhwc", "float16"),
+        ("__myl_Fc_0x1", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_a_kernel_is_named_after_what_it_multiplies(kernel: str, weight: str) -> None:
+    told = {**entry("conv1", "Int8", "Int8"), "TacticName": kernel}
+    del told["Weights"]
+    found = certificate_from_inspector(json.dumps({"Layers": [told]}), record((layer("conv1", 1),)))
+    assert found.layers[0].input_types == ("int8", weight)
+    assert found.layers[0].integer == (weight == "int8")
+    if weight == "unknown":
+        assert found.layers[0].reason == "the inspector does not say with which types it computes"
+
+
+def test_a_layer_is_known_by_its_parameters_too() -> None:
+    told = {**entry("conv1", "Int8", "Int8"), "LayerType": "CaskSomething", "ParameterType": "Convolution"}
+    assert certificate_from_inspector(json.dumps({"Layers": [told]}), record((layer("conv1", 1),))).layers[0].integer
 
 
 def test_without_shapes_nothing_is_known() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,15 @@ def test_a_provider_without_its_library_is_told_which_to_install() -> None:
     (line,) = provider_lines("libnvinfer.so.10", ("libnvinfer.so.11",))
     assert "needs libnvinfer.so.10, here is libnvinfer.so.11" in line
     assert "pip install 'tensorrt==10.*'" in line
+
+
+def test_the_version_is_that_of_whichever_distribution_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "tensorrt-cu13":
+            return "11.4.0.106"
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(presence, "version", version)
+    assert presence.tensorrt_version() == "11.4.0.106"
+    monkeypatch.setattr(presence, "DISTRIBUTIONS", ("tensorrt",))
+    assert presence.tensorrt_version() is None
