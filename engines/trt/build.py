@@ -54,7 +54,7 @@ def plan_from_onnx(artifact: Artifact, path: Path, options: BuildOptions, on_ste
         model = model_in_half(model, options.precision)
     batch = _batch(artifact, options)
     log = Log()
-    builder = _builder(log)
+    builder = library.started(trt.Builder, log)
     network = library.new_network(builder)
     _parse(artifact, model, network, log)
     config = _config(builder, options, integers)
@@ -121,13 +121,6 @@ def _batch(artifact: Artifact, options: BuildOptions) -> tuple[int, int, int]:
             f"{artifact.path.name} has the fixed batch {fixed}; leave --batch out, or export it with a dynamic batch"
         )
     return fixed, fixed, fixed
-
-
-def _builder(log: Log) -> trt.Builder:
-    try:
-        return trt.Builder(log)
-    except TypeError as error:  # what the bindings make of a builder that could not be created
-        raise refusal(f"TensorRT {library.VERSION} cannot start here", log) from error
 
 
 def _parse(artifact: Artifact, model: onnx.ModelProto, network: trt.INetworkDefinition, log: Log) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from engines.base import EngineError, EngineUnavailable
 from engines.trt.lint import FLOAT8
@@ -35,6 +35,8 @@ __all__ = ["MAJOR", "VERSION", "Log", "trt"]
 
 VERSION = str(vars(trt)["__version__"])
 MAJOR = int(VERSION.split(".", maxsplit=1)[0])
+
+T = TypeVar("T")
 
 # Names of DataType that a weakly typed network can be allowed, by the flags of the builder.
 _WEAK_FLAGS = {"fp16": "FP16", "bf16": "BF16"}
@@ -57,6 +59,18 @@ class Log(trt.ILogger):
             self.errors.append(msg)
         elif severity == trt.ILogger.WARNING:
             self.warnings.append(msg)
+
+
+def started(kind: Callable[[Log], T], log: Log) -> T:
+    """A ``Builder`` or a ``Runtime``.
+
+    Raises:
+        EngineError: TensorRT gives none, because there is no driver, or one that is too old.
+    """
+    try:
+        return kind(log)
+    except TypeError as error:  # what the bindings make of a null pointer
+        raise refusal(f"TensorRT {VERSION} cannot start here", log) from error
 
 
 def strongly_typed() -> bool:

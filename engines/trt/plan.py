@@ -51,7 +51,7 @@ def engine_from_artifact(artifact: Artifact) -> trt.ICudaEngine:
             f"--engine tensorrt -o {path.name}"
         )
     log = Log()
-    runtime = trt.Runtime(log)
+    runtime = library.started(trt.Runtime, log)
     # A version-compatible plan carries the runtime of the version that built it, as code for the host.
     runtime.engine_host_code_allowed = record.options.version_compatible
     engine = runtime.deserialize_cuda_engine(plan)

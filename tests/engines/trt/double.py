@@ -26,7 +26,7 @@ class Behaviour:
     """What goes wrong, and what was asked for.
 
     Args:
-        starts: whether a builder can be created; it cannot where there is no driver, or too old a one.
+        starts: whether a builder or a runtime can be created; they cannot where there is no driver, or too old a one.
         parser_errors: (number of the node, text) of what the parser refuses.
         build_error: what the builder says when it gives up.
         load_error: what the runtime says when it gives up.
@@ -296,6 +296,8 @@ def _runtime(module: Any, version: str, behaviour: Behaviour) -> tuple[type, ...
 
     class Runtime:
         def __init__(self, logger: ILogger) -> None:
+            if not behaviour.starts:
+                raise TypeError("pybind11::init(): factory function returned nullptr")
             self._logger = logger
             self.engine_host_code_allowed = False
 

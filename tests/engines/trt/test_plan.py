@@ -91,6 +91,14 @@ def test_a_damaged_plan_with_a_right_hash_is_refused_by_tensorrt(install: Instal
         load(path, trust=True)
 
 
+def test_a_runtime_that_cannot_start_is_an_error(install: Install, quantised: Artifact) -> None:
+    install("10.16")
+    path = build(quantised).artifact.path
+    install("10.16", Behaviour(starts=False))
+    with pytest.raises(EngineError, match=r"TensorRT 10\.16\.1\.11 cannot start here"):
+        load(path)
+
+
 def test_a_gpu_that_is_full_is_told_apart(install: Install, quantised: Artifact) -> None:
     install("10.16")
     path = build(quantised).artifact.path

@@ -64,8 +64,28 @@ def test_it_takes_our_log_and_our_shapes(library: Any) -> None:
 def test_without_a_driver_its_builder_refuses_in_words(library: Any) -> None:
     if has_driver():
         pytest.skip("there is a driver here, and the builder starts")
-    with pytest.raises(EngineError, match=r"cannot start here: .*CUDA initialization failure.*(driver|nvidia-smi)"):
-        module("build")._builder(library.Log())
+    with pytest.raises(EngineError, match=rf"TensorRT {library.VERSION} cannot start here") as caught:
+        library.started(library.trt.Builder, library.Log())
+    if library.MAJOR == 8:
+        assert "CUDA initialization failure with error: 35" in str(caught.value)
+        assert "Update the NVIDIA driver" in str(caught.value)
+
+
+def test_its_progress_monitor_is_ours_where_it_has_one(library: Any) -> None:
+    class Config:
+        progress_monitor = None
+
+    steps: list[tuple[str, int, int]] = []
+    monitor = library.watch(Config(), lambda *step: steps.append(step))
+    if library.MAJOR < 10:
+        assert monitor is None
+        return
+    assert isinstance(monitor, library.trt.IProgressMonitor)
+    assert hasattr(library.trt.IBuilderConfig, "progress_monitor")
+    monitor.phase_start("Building", None, 2)
+    assert monitor.step_complete("Building", 0)
+    monitor.phase_finish("Building")
+    assert steps == [("Building", 0, 2), ("Building", 1, 2), ("Building", 2, 2)]
 
 
 def test_without_a_driver_nothing_of_it_is_touched(library: Any, quantised: Any) -> None:
