@@ -62,9 +62,10 @@ def plan_from_onnx(artifact: Artifact, path: Path, options: BuildOptions, on_ste
         _add_profile(builder, config, artifact, batch, log)
     cache_file = timing_cache_path(path)
     notes = _use_cache(config, cache_file, options, log)
-    kept = library.watch(config, on_step)
+    watched = library.watch(config, on_step)
     serialised = builder.build_serialized_network(network, config)
-    del kept
+    if watched.interrupted:
+        raise KeyboardInterrupt
     if serialised is None:
         raise refusal(f"TensorRT {library.VERSION} cannot build {artifact.path.name}", log)
     cache = library.bytes_of(config.get_timing_cache().serialize())

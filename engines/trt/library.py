@@ -152,32 +152,52 @@ def leave_out_external_tactics(config: trt.IBuilderConfig) -> None:
     config.set_tactic_sources(config.get_tactic_sources() & ~external)
 
 
-def watch(config: trt.IBuilderConfig, on_step: OnStep) -> Any:
-    """Have the builder report its steps; returns what must be kept until it ends, ``None`` where it cannot report."""
+class Watch:
+    """The builder's steps, told to ``on_step``, and whether the user interrupted one of them.
+
+    An exception must not pass through TensorRT. So Ctrl-C cancels the build; `engines.trt.build` raises it again after.
+    """
+
+    def __init__(self, on_step: OnStep) -> None:
+        self.interrupted = False
+        self.monitor: Any = None
+        self._on_step = on_step
+        self._steps: dict[str, int] = {}
+
+    def tell(self, phase: str, done: int | None = None, total: int | None = None) -> None:
+        """One step of a phase; the last one where ``done`` is left out."""
+        try:
+            steps = self._steps.setdefault(phase, total or 0)
+            self._on_step(phase, steps if done is None else done, steps)
+        except KeyboardInterrupt:
+            self.interrupted = True
+
+
+def watch(config: trt.IBuilderConfig, on_step: OnStep) -> Watch:
+    """Have the builder report its steps, where the version can; keep what is returned until it ends."""
+    watched = Watch(on_step)
     base = vars(trt).get("IProgressMonitor")
     if base is None or not hasattr(config, "progress_monitor"):
-        return None
-    steps: dict[str, int] = {}
+        return watched
 
     def phase_start(monitor: Any, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
         del monitor, parent_phase
-        steps[phase_name] = num_steps
-        on_step(phase_name, 0, num_steps)
+        watched.tell(phase_name, 0, num_steps)
 
     def step_complete(monitor: Any, phase_name: str, step: int) -> bool:
         del monitor
-        on_step(phase_name, step + 1, steps[phase_name])
-        return True  # go on
+        watched.tell(phase_name, step + 1)
+        return not watched.interrupted
 
     def phase_finish(monitor: Any, phase_name: str) -> None:
         del monitor
-        on_step(phase_name, steps[phase_name], steps[phase_name])
+        watched.tell(phase_name)
 
     # The base exists in some versions only, so the class is made when it is known to.
     methods = {"phase_start": phase_start, "step_complete": step_complete, "phase_finish": phase_finish}
-    monitor = type("Monitor", (base,), methods)()
-    config.progress_monitor = monitor
-    return monitor
+    watched.monitor = type("Monitor", (base,), methods)()
+    config.progress_monitor = watched.monitor
+    return watched
 
 
 def bytes_of(memory: Any) -> bytes:

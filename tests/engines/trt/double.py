@@ -239,8 +239,10 @@ def _builder(module: Any, version: str, behaviour: Behaviour) -> tuple[type, ...
             monitor = getattr(config, "progress_monitor", None)
             if monitor is not None:
                 monitor.phase_start("Building Engine", None, 2)
-                assert monitor.step_complete("Building Engine", 0)
+                goes_on = monitor.step_complete("Building Engine", 0)
                 monitor.phase_finish("Building Engine")
+                if not goes_on:
+                    return None
             self._logger.log(Severity.WARNING, "a word of warning")
             if behaviour.build_error:
                 self._logger.log(Severity.ERROR, behaviour.build_error)

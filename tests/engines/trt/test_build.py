@@ -140,6 +140,23 @@ def test_progress_is_told_where_the_version_reports_it(version: str, install: In
     assert steps == ([] if version == "8.6" else expected)
 
 
+def test_ctrl_c_cancels_the_build_and_loses_nothing(install: Install, quantised: Artifact) -> None:
+    install("10.16")
+    before = build(quantised).artifact
+    files = {file: file.read_bytes() for file in before.path.parent.iterdir()}
+    phases: list[str] = []
+
+    def interrupt(phase: str, done: int, total: int) -> None:
+        phases.append(phase)
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(quantised, BuildOptions(level=1), interrupt)
+    assert len(phases) == 3, "the exception did not pass through TensorRT"
+    assert {file: file.read_bytes() for file in before.path.parent.iterdir()} == files
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_the_parser_refuses_is_named_after_its_node(version: str, install: Install, quantised: Artifact) -> None:
     nodes = [node.name for node in onnx.load(str(quantised.path)).graph.node]

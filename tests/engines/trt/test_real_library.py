@@ -76,7 +76,7 @@ def test_its_progress_monitor_is_ours_where_it_has_one(library: Any) -> None:
         progress_monitor = None
 
     steps: list[tuple[str, int, int]] = []
-    monitor = library.watch(Config(), lambda *step: steps.append(step))
+    monitor = library.watch(Config(), lambda *step: steps.append(step)).monitor
     if library.MAJOR < 10:
         assert monitor is None
         return
