@@ -130,7 +130,9 @@ def test_a_product_of_two_activations_has_two_inputs() -> None:
 
 def test_a_fusion_counts_by_the_kernel_that_it_was_built_on() -> None:
     fused = {**entry("fc", "Int8", "Int8"), "LayerType": "fusion", "TacticName": "sm80_xmma_gemm_i8i8_i8i32_f32"}
-    assert certificate_from_inspector(json.dumps({"Layers": [fused]}), record((layer("fc", 1),))).layers[0].integer
+    found = certificate_from_inspector(json.dumps({"Layers": [fused]}), record((layer("fc", 1),)))
+    assert found.layers[0].integer
+    assert found.evidence["opaque_regions"] == []
     fused["TacticName"] = "pointwise"
     found = certificate_from_inspector(json.dumps({"Layers": [fused]}), record((layer("fc", 1),)))
     assert found.layers[0].reason == "it is inside a fused region, whose types cannot be seen from outside"
