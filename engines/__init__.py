@@ -57,6 +57,13 @@ ENGINES = {
         "engines.ort_cuda:certify_cuda",
         "ort-cuda",
     ),
+    "ort-tensorrt": Entry(
+        "engines.ort_tensorrt:open_tensorrt",
+        "TensorRT inside ONNX Runtime; which kernels ran cannot be proved",
+        "gpu",
+        "engines.ort_tensorrt:certify_tensorrt",
+        "tensorrt",
+    ),
     "openvino": Entry(
         "engines.openvino:open_cpu",
         "OpenVINO on the CPU; integer kernels of oneDNN",

@@ -59,12 +59,16 @@ class EngineOptions:
         threads: threads inside one call. Parallelism comes from calling a reentrant engine more than once.
         optimisation: how far the runtime rewrites the graph, one of `OPTIMISATIONS`.
         arena: whether the runtime keeps freed memory for its next call.
+        transfers: row of `engines.cuda.TRANSFERS`; "" takes the first that is installed.
+        cuda_graph: whether a GPU is given the whole network at once, as a CUDA graph.
     """
 
     integer_kernels: bool = True
     threads: int = 1
     optimisation: str = "all"
     arena: bool = True
+    transfers: str = ""
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -73,8 +77,26 @@ class EngineOptions:
             raise EngineError(f"optimisation: expected one of {', '.join(OPTIMISATIONS)}; got {self.optimisation!r}")
 
     def describe(self) -> dict[str, Any]:
-        """What of this changes results; it enters a cell's key. Threads and memory do not."""
+        """What of this changes results; it enters a cell's key. Threads, memory and how a GPU is fed do not."""
         return {"integer_kernels": self.integer_kernels, "optimisation": self.optimisation}
+
+
+ON_A_GPU = {"transfers": "", "cuda_graph": False}
+
+
+def refuse_options(runtime: str, options: EngineOptions, only: Mapping[str, Any]) -> None:
+    """Refuse options that a runtime does not have: none is ignored.
+
+    Args:
+        only: option -> the value that leaves it alone.
+
+    Raises:
+        EngineError: an option has another value.
+    """
+    for name, value in only.items():
+        got = getattr(options, name)
+        if got != value:
+            raise EngineError(f"{runtime} has no option {name}; expected {value!r}, got {got!r}: leave it out")
 
 
 class OpenEngine(Protocol):

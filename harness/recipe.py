@@ -62,6 +62,8 @@ class Recipe:
         engine_threads: threads inside one call of an engine.
         engine_optimisation: how far a runtime rewrites the graph, one of `engines.base.OPTIMISATIONS`.
         engine_arena: whether a runtime keeps freed memory for its next call.
+        engine_transfers: what reaches a GPU, row of `engines.cuda.TRANSFERS`; "" for the first that is installed.
+        engine_cuda_graph: whether a GPU is given the whole network at once.
         weights: "per-channel" or "per-tensor": how many scales a quantised weight has.
         weight_bits: 8, 7, or 0 for 7 where this processor's sums of two products saturate.
         activations: "symmetric", "asymmetric", or "" for what suits each engine.
@@ -88,6 +90,8 @@ class Recipe:
     engine_threads: int = 1
     engine_optimisation: str = "all"
     engine_arena: bool = True
+    engine_transfers: str = ""
+    engine_cuda_graph: bool = False
     weights: str = PER_CHANNEL
     activations: str = ""
     weight_bits: int = 0
@@ -166,4 +170,11 @@ def options_from_recipe(recipe: Recipe, *, integer_kernels: bool = True) -> Engi
     Raises:
         EngineError: a wish that no engine has.
     """
-    return EngineOptions(integer_kernels, recipe.engine_threads, recipe.engine_optimisation, recipe.engine_arena)
+    return EngineOptions(
+        integer_kernels,
+        recipe.engine_threads,
+        recipe.engine_optimisation,
+        recipe.engine_arena,
+        recipe.engine_transfers,
+        recipe.engine_cuda_graph,
+    )

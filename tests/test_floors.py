@@ -28,6 +28,8 @@ HEAVY = {
         "engines/ort.py",
         "engines/ort_certificate.py",
         "engines/ort_cuda.py",
+        "engines/ort_network.py",
+        "engines/ort_tensorrt.py",
         "exporters/calibration.py",
         "exporters/folding.py",
         "exporters/moments.py",

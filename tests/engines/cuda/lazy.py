@@ -2,7 +2,8 @@
 
 What is given to a stream does not run then. It runs when somebody waits for an event, and of all that is allowed to run
 only what this event needs; or, with a generator, whatever is allowed, at random, whenever anything is called. So an
-order that no event enforces is an order that does not happen, and a forgotten wait shows in the answer.
+order that no event enforces is an order that does not happen, and a forgotten wait shows in the answer. Device memory
+is the host's, at its true address, so that anything that computes on a CPU can stand for a kernel.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from engines.cuda.locks import address_of
 from engines.cuda.transfers import OUT_OF_MEMORY, Bytes, Device, Pointer, cuda_error
 
 POISON = 0xA5
-ALIGNMENT = 256
 
 
 @dataclass(eq=False)
@@ -66,7 +66,6 @@ class LazyCuda:
         self.streams = self.events = 0
         self._order = order
         self._pending: list[Work] = []
-        self._next = ALIGNMENT
         self._clock_ms = 0.0
         self._mutex = threading.RLock()
 
@@ -99,13 +98,12 @@ class LazyCuda:
             free, _ = self.memory()
             if size > free:
                 raise cuda_error("lazy", f"taking {size} bytes", OUT_OF_MEMORY, f"{free} are free")
-            pointer = self._next
-            self._next += (size // ALIGNMENT + 2) * ALIGNMENT
-            self.blocks[pointer] = np.full(size, POISON, np.uint8)
-            return pointer
+            block = np.full(size, POISON, np.uint8)
+            self.blocks[address_of(block)] = block
+            return address_of(block)
 
     def free(self, pointer: Pointer) -> None:
-        del self.blocks[pointer]
+        self.blocks.pop(pointer)[:] = POISON
 
     def stream(self) -> LazyStream:
         self.streams += 1
