@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give everything back. Closing twice is allowed; running afterwards is an `EngineError`."""
+
+
+@runtime_checkable
+class PageLocking(Protocol):
+    """What an engine offers that copies its inputs to a device."""
+
+    def page_lock(self, memory: npt.NDArray[np.uint8]) -> None:
+        """Lock memory in which inputs will be, so that they are copied from there.
+
+        It stays locked until the array and all its views are gone. Locking it again changes nothing.
+        """
 
 
 # From the graph as it is in the file to everything that the runtime knows.

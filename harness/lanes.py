@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 
 from harness.batches import Bundle, Preparation, Preparer, bundles_from_slices, pictures_per_bundle
 from harness.feed import Feed, InlineFeed
@@ -169,7 +171,13 @@ class Lane:
         ahead = AHEAD * max(staff.workers, staff.callers)
         if not staff.workers:
             return InlineFeed(self._preparation, bundles, ahead, self._meter)
-        return feed_from_workers(self._preparation, bundles, (staff.workers, staff.callers), ahead, self._meter)
+        feed = feed_from_workers(self._preparation, bundles, (staff.workers, staff.callers), ahead, self._meter)
+        feed.lock_pages(self._page_lock)
+        return feed
+
+    def _page_lock(self, memory: npt.NDArray[np.uint8]) -> None:
+        for line in self._lines:
+            line.page_lock(memory)
 
     def _call(self, feed: Feed, results: Results) -> None:
         """What every caller thread does."""

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from engines.base import Array, Engine, EngineError, call
+from engines.base import Array, Engine, EngineError, PageLocking, call
 from harness.batches import Batch, Bundle
 from harness.meter import Meter
 from harness.plan import FP32, SIMULATED, Plan
@@ -72,6 +73,12 @@ class Line:
         """Close every engine."""
         for engine in self._engines:
             engine.close()
+
+    def page_lock(self, memory: npt.NDArray[np.uint8]) -> None:
+        """Show memory in which batches will be to the engines that copy them to a device from where they are."""
+        for engine in self._engines:
+            if isinstance(engine, PageLocking):
+                engine.page_lock(memory)
 
     def measure(self, bundle: Bundle, batch: Batch) -> list[Placed]:
         """The records of a batch, each with its place: position of the picture, condition, contender."""

@@ -59,12 +59,14 @@ class Shared:
     """The memory that a worker and its parent both see.
 
     Args:
+        memory: all of it; ``at`` and ``slots`` are views, and keep it.
         at: int64 [2], the bundle and the position at work.
         since: float64 [1], when the worker last began a picture or was given a slot, in seconds of the monotonic
             clock, which all processes share; `WAITING` while it waits for its parent.
         slots: [slots, batch, ...], the inputs of one batch each.
     """
 
+    memory: npt.NDArray[np.uint8]
     at: npt.NDArray[np.int64]
     since: npt.NDArray[np.float64]
     slots: npt.NDArray[Any]
@@ -77,12 +79,15 @@ def shared_bytes(preparation: Preparation, slots: int) -> int:
 
 def shared_from_descriptor(descriptor: int, preparation: Preparation, slots: int) -> Shared:
     """Map the memory; it lives as long as an array of it."""
-    memory = mmap.mmap(descriptor, shared_bytes(preparation, slots))
+    memory = np.frombuffer(mmap.mmap(descriptor, shared_bytes(preparation, slots)), np.uint8)
     shape = (slots, preparation.batch, *preparation.shape)
+    size = 2 * np.dtype(np.int64).itemsize
+    header = size + np.dtype(np.float64).itemsize
     return Shared(
-        np.frombuffer(memory, np.int64, 2),
-        np.frombuffer(memory, np.float64, 1, 2 * np.dtype(np.int64).itemsize),
-        np.frombuffer(memory, preparation.dtype, int(np.prod(shape)), HEADER_BYTES).reshape(shape),
+        memory,
+        memory[:size].view(np.int64),
+        memory[size:header].view(np.float64),
+        memory[HEADER_BYTES:].view(preparation.dtype).reshape(shape),
     )
 
 

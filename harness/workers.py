@@ -18,10 +18,13 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from harness.batches import Batch, Bundle, Preparation
 from harness.errors import HarnessError
@@ -35,6 +38,10 @@ ASSIGNED = 2  # bundles that a worker has at once: one at work, one to go on wit
 IN_VAIN = 10  # deaths in a row, with no bundle finished between them, after which it is no picture's fault
 END_SECONDS = 5.0
 PATIENCE_SECONDS = 120.0  # for one picture: far beyond a slow store, far below a night
+
+
+# Is shown memory in which batches will be; see `harness.line.Line.page_lock`.
+PageLock = Callable[[npt.NDArray[np.uint8]], None]
 
 
 class _Worker:
@@ -126,6 +133,7 @@ class WorkerFeed:
         self._error: BaseException | None = None
         self._bell, self._rope = os.pipe()
         os.set_blocking(self._rope, False)
+        self._page_lock: PageLock = _not_locked
         self._workers = [_Worker(preparation, slots) for _ in range(workers)]
         self._thread = threading.Thread(target=self._mind, name="qharness workers", daemon=True)
         self._thread.start()
@@ -153,6 +161,12 @@ class WorkerFeed:
         """As `harness.feed.Feed.collected`."""
         self._todo.collected()
         self._ring()
+
+    def lock_pages(self, page_lock: PageLock) -> None:
+        """Have the memory of all workers page-locked, of those too that replace others."""
+        self._page_lock = page_lock
+        for worker in tuple(self._workers):
+            page_lock(worker.shared.memory)
 
     def close(self) -> None:
         """As `harness.feed.Feed.close`."""
@@ -245,7 +259,9 @@ class WorkerFeed:
             )
         self._again.extend(self._blamed(worker, bundle, how) for bundle in worker.assigned)
         worker.stderr.close()
-        self._workers[self._workers.index(worker)] = _Worker(self._preparation, self._slots)
+        fresh = _Worker(self._preparation, self._slots)
+        self._page_lock(fresh.shared.memory)
+        self._workers[self._workers.index(worker)] = fresh
 
     def _blamed(self, worker: _Worker, bundle: Bundle, how: str) -> Bundle:
         """The bundle for its next attempt; a picture on which a worker died twice is not touched again."""
@@ -256,6 +272,10 @@ class WorkerFeed:
             if strikes == 2:
                 fatal[position] = f"worker: the process that prepared this picture ended twice, the last time {how}"
         return replace(bundle, fatal=fatal, attempt=bundle.attempt + 1)
+
+
+def _not_locked(memory: npt.NDArray[np.uint8]) -> None:
+    """For engines that read memory as it is."""
 
 
 def feed_from_workers(
