@@ -21,6 +21,7 @@ class Entry(NamedTuple):
         extra: the extra of qharness that installs what the module imports.
         certify: ``module:function``, an `engines.certificate.Certify`: proves which kernels ran.
         quantised_for: row of `exporters.TARGETS` whose INT8 file suits it.
+        simulates: whether its integer kernels can be switched off.
     """
 
     target: str
@@ -28,6 +29,7 @@ class Entry(NamedTuple):
     extra: str
     certify: str
     quantised_for: str
+    simulates: bool = True
 
 
 class Builder(NamedTuple):
@@ -63,6 +65,15 @@ ENGINES = {
         "gpu",
         "engines.ort_tensorrt:certify_tensorrt",
         "tensorrt",
+        simulates=False,
+    ),
+    "tensorrt": Entry(
+        "engines.trt.engine:open_tensorrt",
+        "TensorRT 8.6 to 11 on an NVIDIA GPU; integer kernels, built for one machine",
+        "tensorrt",
+        "engines.trt.engine:certify_tensorrt",
+        "tensorrt",
+        simulates=False,
     ),
     "openvino": Entry(
         "engines.openvino:open_cpu",

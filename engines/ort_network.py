@@ -55,6 +55,7 @@ class OrtNetwork:
     def __init__(
         self, artifact: Artifact, options: EngineOptions, providers: tuple[Provider, ...], device: str = "cuda"
     ) -> None:
+        self.most_rows: int | None = None
         self._artifact, self._device = artifact, device
         settings = session_options(options, artifact.session_config)
         self._session: ort.InferenceSession | None = session_on(str(artifact.path), settings, providers)

@@ -7,9 +7,7 @@ engine ``tensorrt`` has an inspector that does.
 from __future__ import annotations
 
 import ctypes
-import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import onnxruntime as ort
 
@@ -21,46 +19,36 @@ from engines.cuda.transfers import Stream, Transfers, transfers_named
 from engines.macs import layers_from_onnx
 from engines.ort_cuda import on_stream
 from engines.ort_network import OrtNetwork
+from engines.trt.presence import libraries, provider_lines, provider_soname
 
 TENSORRT = "TensorrtExecutionProvider"
-LIBRARY = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_tensorrt.so"
-
-
-def needed_library(provider: Path) -> str:
-    """The file name of the TensorRT that a provider was linked to, such as "libnvinfer.so.10".
-
-    Raises:
-        EngineUnavailable: there is no such provider, or it needs no TensorRT.
-    """
-    found = re.search(rb"libnvinfer\.so\.\d+", provider.read_bytes()) if provider.is_file() else None
-    if found is None:
-        raise EngineUnavailable(f"this ONNX Runtime {ort.__version__} comes without {TENSORRT}")
-    return found.group().decode()
-
-
-def check_library(soname: str) -> None:
-    """See that a library can be loaded.
-
-    Raises:
-        EngineUnavailable: it cannot; the message names the TensorRT that has it.
-    """
-    major = int(soname.rsplit(".", 1)[1])
-    try:
-        ctypes.CDLL(soname)
-    except OSError as error:
-        raise EngineUnavailable(
-            f"engine 'ort-tensorrt': ONNX Runtime {ort.__version__} was linked to TensorRT {major} ({soname}), which "
-            f"cannot be loaded: {error}. In an environment of its own: pip install 'tensorrt>={major},<{major + 1}', "
-            f"with its folder in LD_LIBRARY_PATH"
-        ) from error
-
 
 if TENSORRT not in ort.get_available_providers():
     raise EngineUnavailable(
         f"engine 'ort-tensorrt' needs an ONNX Runtime with {TENSORRT}; this one has "
         f"{', '.join(ort.get_available_providers())}. In a new environment: pip install 'qharness[gpu]'"
     )
-check_library(needed_library(LIBRARY))
+
+
+def check_library(soname: str | None) -> None:
+    """See that the TensorRT which the provider was linked with can be loaded.
+
+    Args:
+        soname: such as "libnvinfer.so.10".
+
+    Raises:
+        EngineUnavailable: it cannot; the message says which one is wanted.
+    """
+    try:
+        ctypes.CDLL(soname)
+    except OSError as error:
+        wanted = "; ".join(provider_lines(soname, libraries()))
+        raise EngineUnavailable(
+            f"engine 'ort-tensorrt': {wanted}, with its folder in LD_LIBRARY_PATH ({error})"
+        ) from error
+
+
+check_library(provider_soname())
 
 
 def certify_tensorrt(artifact: Artifact, options: EngineOptions, feeds: Mapping[str, Array]) -> Certificate:

@@ -10,15 +10,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from engines.artifact import Artifact, read_sidecar
+from engines.artifact import Artifact
 from engines.base import EngineOptions
 from engines.certificate import Certificate, LayerProof
 from engines.onnx_file import artifact_from_onnx
-from engines.trt.record import artifact_from_plan
+from engines.trt.record import artifact_from_plan, is_plan
 from harness.errors import unknown
 from harness.registry import ENGINE_TABLE, engine_certifier, plan_certifier
-
-PLAN_ENDINGS = (".plan", ".engine")
 
 
 def inspection_report(path: Path, engine: str, trust: bool = False) -> Group:
@@ -32,7 +30,7 @@ def inspection_report(path: Path, engine: str, trust: bool = False) -> Group:
     """
     if engine not in ENGINE_TABLE.names():
         raise unknown("engine", engine, ENGINE_TABLE.names())
-    if path.suffix in PLAN_ENDINGS or read_sidecar(path).get("format") == "plan":
+    if is_plan(path):
         artifact, certify = artifact_from_plan(path, trust), plan_certifier("tensorrt")
     else:
         artifact, certify = artifact_from_onnx(path), engine_certifier(engine)

@@ -13,6 +13,8 @@ from contextlib import ExitStack
 from functools import cache
 from typing import Any, Protocol
 
+import numpy as np
+
 from engines.artifact import Artifact, TensorSpec
 from engines.base import Array, EngineError
 from engines.cuda.locks import PageLocks
@@ -23,7 +25,13 @@ REMEMBERED = 100_000  # batches whose stages are kept until somebody asks
 
 
 class Network(Protocol):
-    """A network that was opened on a stream."""
+    """A network that was opened on a stream.
+
+    Attributes:
+        most_rows: the largest batch that it takes, or ``None``. Larger ones are cut.
+    """
+
+    most_rows: int | None
 
     def enqueue(self, rows: int, source: Pointer, target: Pointer) -> None:
         """Give one batch to the stream, and do not wait for it."""
@@ -69,7 +77,10 @@ class RingEngine:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """See `engines.base.Engine.run`."""
-        return self.collect(self.submit(feeds))
+        ((name, batch),) = feeds.items()
+        most = self._network.most_rows or len(batch)
+        parts = [self.collect(self.submit({name: batch[at : at + most]})) for at in range(0, len(batch), most)]
+        return parts[0] if len(parts) == 1 else {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
     def submit(self, feeds: Mapping[str, Array]) -> Slot:
         """Send a batch on its way; `collect` must follow. Waits for a free slot.

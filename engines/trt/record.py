@@ -24,6 +24,7 @@ REUSE, FRESH = "reuse", "fresh"
 TIMING_CACHES = (REUSE, FRESH)
 DEFAULT_BATCH = (1, 8, 32)
 LEVELS = range(6)
+PLAN_ENDINGS = (".plan", ".engine")
 
 _AMPERE = 8
 
@@ -159,6 +160,11 @@ def _record(stored: Any) -> PlanRecord:
             "layers": tuple(Layer(**layer) for layer in stored["layers"]),
         }
     )
+
+
+def is_plan(path: Path) -> bool:
+    """Whether a model file is a plan, by its ending or its sidecar."""
+    return path.suffix in PLAN_ENDINGS or read_sidecar(path).get("format") == "plan"
 
 
 def artifact_from_plan(path: Path, trust: bool = False) -> Artifact:

@@ -64,6 +64,7 @@ class LazyCuda:
         self.hosts: dict[int, Bytes] = {}
         self.locked: dict[int, int] = {}
         self.streams = self.events = 0
+        self.by_handle: dict[int, LazyStream] = {}
         self._order = order
         self._pending: list[Work] = []
         self._clock_ms = 0.0
@@ -107,7 +108,9 @@ class LazyCuda:
 
     def stream(self) -> LazyStream:
         self.streams += 1
-        return LazyStream(self.streams)
+        stream = LazyStream(len(self.by_handle) + 1)
+        self.by_handle[self.handle(stream)] = stream
+        return stream
 
     def handle(self, stream: LazyStream) -> int:
         return 0xC0DA + stream.number

@@ -47,6 +47,7 @@ class Product:
     def __init__(self, transfers: Transfers, stream: LazyStream) -> None:
         assert isinstance(transfers, LazyCuda)
         self.cuda, self.stream, self.closed = transfers, stream, False
+        self.most_rows: int | None = None
 
     def enqueue(self, rows: int, source: int, target: int) -> None:
         def compute() -> None:
@@ -145,6 +146,23 @@ def test_network_that_cannot_be_opened_leaves_nothing_behind(cuda: LazyCuda, art
     with pytest.raises(EngineError, match="another GPU"):
         RingEngine(artifact, cuda, refuse)
     assert cuda.idle()
+
+
+def test_batch_that_is_too_large_for_the_network_is_cut(cuda: LazyCuda, artifact: Artifact) -> None:
+    class Small(Product):
+        def __init__(self, transfers: Transfers, stream: LazyStream) -> None:
+            super().__init__(transfers, stream)
+            self.most_rows = 4
+
+        def enqueue(self, rows: int, source: int, target: int) -> None:
+            assert rows <= 4
+            super().enqueue(rows, source, target)
+
+    engine = RingEngine(artifact, cuda, Small)
+    for rows in (1, 4, 5, 11):
+        batch = pictures(rows, seed=rows)
+        assert np.array_equal(call(engine, {"x": batch}).outputs["y"], scores(batch))
+    engine.close()
 
 
 def test_threads_share_the_slots(cuda: LazyCuda, artifact: Artifact) -> None:

@@ -27,7 +27,7 @@ CLASSES = ("cat", "dog", "fox", "owl")
 DEFAULT = BuildOptions()
 DEVICE = Device("NVIDIA Double 9000", "9.0", "13.0", "580.95.05")
 # Modules that hold on to the package that was there when they were imported.
-BOUND = ("library", "build", "plan")
+BOUND = ("library", "build", "plan", "engine")
 
 Install = Callable[..., Behaviour]
 
@@ -40,7 +40,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
         chosen = behaviour or Behaviour()
         forget()
         monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_double(version, chosen))
-        for name in ("build", "plan"):
+        for name in ("build", "plan", "engine"):
             monkeypatch.setattr(module(name), "first_device", lambda: device)
         return chosen
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -31,6 +32,8 @@ class Behaviour:
         build_error: what the builder says when it gives up.
         load_error: what the runtime says when it gives up.
         has_memory: whether a context can be created.
+        kernel: what a context does when it is started, with the shape, the addresses by name and the stream; ``None``
+            has it refuse.
         inspector: the JSON of the engine inspector; by default layers in INT8 of the version's schema.
         asked: what the code under test asked for: names of flags, shapes, limits.
     """
@@ -40,6 +43,7 @@ class Behaviour:
     build_error: str = ""
     load_error: str = ""
     has_memory: bool = True
+    kernel: Callable[[tuple[int, ...], dict[str, int], int], None] | None = None
     inspector: str = ""
     asked: dict[str, Any] = field(default_factory=dict)
 
@@ -277,6 +281,16 @@ def _runtime(module: Any, version: str, behaviour: Behaviour) -> tuple[type, ...
             behaviour.asked["input_shape"] = shape
             return True
 
+        def set_tensor_address(self, name: str, memory: int) -> bool:
+            behaviour.asked.setdefault("addresses", {})[name] = memory
+            return True
+
+        def execute_async_v3(self, stream_handle: int) -> bool:
+            if behaviour.kernel is None:
+                return False
+            behaviour.kernel(behaviour.asked["input_shape"], dict(behaviour.asked["addresses"]), stream_handle)
+            return True
+
     class EngineInspector:
         def __init__(self, model: onnx.ModelProto) -> None:
             self.execution_context: IExecutionContext | None = None
@@ -289,6 +303,14 @@ def _runtime(module: Any, version: str, behaviour: Behaviour) -> tuple[type, ...
     class ICudaEngine:
         def __init__(self, model: onnx.ModelProto) -> None:
             self._model = model
+
+        @property
+        def num_io_tensors(self) -> int:
+            return len(self._model.graph.input) + len(self._model.graph.output)
+
+        def get_tensor_name(self, index: int) -> str:
+            tensors = (*self._model.graph.input, *self._model.graph.output)
+            return str(tensors[index].name)
 
         def create_execution_context(self) -> IExecutionContext | None:
             return IExecutionContext() if behaviour.has_memory else None
