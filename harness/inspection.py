@@ -35,7 +35,9 @@ def inspection_report(path: Path, engine: str, trust: bool = False) -> Group:
     else:
         artifact, certify = artifact_from_onnx(path), engine_certifier(engine)
     shape = [size or 1 for size in artifact.input.shape]
-    values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    draw = np.random.default_rng(0)
+    levels = artifact.input.dtype == "uint8"
+    values = draw.integers(0, 256, shape, np.uint8) if levels else draw.standard_normal(shape, dtype=np.float32)
     certificate = certify(artifact, EngineOptions(), {artifact.input.name: values})
     return Group(Text(_sentence(artifact, certificate)), _kernels(certificate), *_fallbacks(certificate))
 

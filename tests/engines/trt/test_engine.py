@@ -17,6 +17,8 @@ from tests.engines.trt.conftest import DEVICE, Install, build, module
 from tests.engines.trt.double import FULL, VERSIONS, Behaviour
 from tests.engines.trt.draft import CHANNELS
 
+DEFAULT = EngineOptions()
+
 
 class Gpu:
     """Both doubles: the kernel of the plan answers with the mean of each picture, plus the number of the output."""
@@ -37,7 +39,7 @@ class Gpu:
         self.started.append((shape[0], handle))
         self.cuda.give(self.cuda.by_handle[handle], compute)
 
-    def open(self, artifact: Artifact, options: EngineOptions = EngineOptions()) -> Engine:
+    def open(self, artifact: Artifact, options: EngineOptions = DEFAULT) -> Engine:
         engine: Engine = module("engine").open_tensorrt(artifact, options)
         return engine
 
