@@ -122,7 +122,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def _only(path: Path, what: str, specs: list[TensorSpec], rank: int) -> TensorSpec:
-    expected = "float32 [N, 3, H, W], or uint8 for levels" if what == "input" else "float32 [N, classes]"
+    expected = "float32 or uint8 [N, 3, H, W]" if what == "input" else "float32 [N, classes]"
     dtypes = ("float32", "uint8") if what == "input" else ("float32",)
     found = ", ".join(f"{spec.name} {spec.dtype} {spec.shape_text}" for spec in specs)
     if len(specs) != 1 or len(specs[0].shape) != rank or specs[0].dtype not in dtypes:
