@@ -12,7 +12,7 @@ import pytest
 from noise.base import MissingData
 from noise.corruptions import overlays
 
-REQUIREMENTS = ("data", "chromium", "gpu", "magick", "qemu", "stubs", "tensorrt")
+REQUIREMENTS = ("data", "chromium", "cuda", "magick", "pycuda", "qemu", "stubs", "tensorrt")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
