@@ -17,7 +17,8 @@ BENCHMARKS = {
     "methods": "benchmarks.methods",
     "int4": "benchmarks.int4",
     "kernels": "benchmarks.kernels",
+    "transfers": "benchmarks.transfers",
 }
 
-# Measured only when named: PyTorch is not among what development needs.
-NEEDS_TORCH = ("int4",)
+# Measured only when named: neither PyTorch nor a GPU is among what development needs.
+ONLY_NAMED = ("int4", "transfers")
