@@ -83,7 +83,7 @@ class BindingsTransfers:
 
     def event(self) -> Event:
         """See `Transfers.event`."""
-        (event,) = _call("making an event", runtime.cudaEventCreateWithFlags(runtime.cudaEventDefault))
+        (event,) = _call("making an event", runtime.cudaEventCreateWithFlags(runtime.cudaEventBlockingSync))
         return event
 
     def destroy(self, thing: Stream | Event | Graph) -> None:

@@ -124,7 +124,7 @@ class PyCudaTransfers:
     def event(self) -> Event:
         """See `Transfers.event`."""
         with self._current("making an event"):
-            return _Held(driver.Event())
+            return _Held(driver.Event(driver.event_flags.BLOCKING_SYNC))
 
     def destroy(self, thing: Stream | Event | Graph) -> None:
         """See `Transfers.destroy`."""

@@ -88,7 +88,7 @@ class Transfers(Protocol):
         """The ``cudaStream_t`` as a number, for libraries that take one."""
 
     def event(self) -> Event:
-        """A new event that notes the time when it is reached."""
+        """A new event that notes the time when it is reached. Who waits for it leaves the core to others."""
 
     def destroy(self, thing: Stream | Event | Graph) -> None:
         """Give a stream, an event or a graph back."""

@@ -21,7 +21,7 @@ from harness.bench import Load
 from harness.device_timing import DeviceTimed, observe
 from harness.plan import plan
 from harness.recipe import Recipe
-from harness.record import logit_distance
+from harness.record import logit_distances
 from harness.registry import engine_certifier
 
 Opener = Callable[[str], OpenEngine]
@@ -47,7 +47,7 @@ def answers(opener: OpenEngine, artifact: Artifact, batch: np.ndarray, options: 
 
 def distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """Relative logit distance of every picture, as the records have it."""
-    return np.array([logit_distance(a, b, "logits") for a, b in zip(ours, theirs, strict=True)])
+    return np.array(logit_distances(ours, theirs, "logits"))
 
 
 @pytest.mark.parametrize("engine", ON_A_GPU)
