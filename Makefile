@@ -4,7 +4,7 @@ REQUIRE ?=
 DEMO := .venv-demo
 DEV := .venv
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check typecheck-tensorrt bench clean
 
 demo: $(DEMO)/installed
 	$(DEMO)/bin/qharness demo
@@ -16,6 +16,13 @@ check: $(DEV)/installed
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
+	$(MAKE) typecheck-tensorrt
+
+# The packages are checked against the newest of the three sets of signatures; what wraps TensorRT against all.
+typecheck-tensorrt: $(DEV)/installed
+	for version in 8.6 10.16 11.4; do \
+	  MYPYPATH=stubs/tensorrt-$$version $(DEV)/bin/mypy --cache-dir .mypy_cache/tensorrt-$$version -p engines.trt || exit 1; \
+	done
 
 bench: $(DEV)/installed
 	$(DEV)/bin/python -m benchmarks

@@ -10,6 +10,8 @@ BENCHMARKS = {
     "demo": "benchmarks.demo_time",
     "pipeline": "benchmarks.pipeline",
     "memory": "benchmarks.memory",
+    "records": "benchmarks.records",
+    "growth": "benchmarks.growth",
     "noise": "benchmarks.noise",
     "engines": "benchmarks.engines",
     "methods": "benchmarks.methods",
@@ -17,7 +19,8 @@ BENCHMARKS = {
     "kernels": "benchmarks.kernels",
     "systematic": "benchmarks.systematic",
     "mismatch": "benchmarks.mismatch",
+    "transfers": "benchmarks.transfers",
 }
 
-# Measured only when named: PyTorch is not among what development needs.
-NEEDS_TORCH = ("int4",)
+# Measured only when named: neither PyTorch nor a GPU is among what development needs.
+ONLY_NAMED = ("int4", "transfers")

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import BENCHMARKS, NEEDS_TORCH
+from benchmarks import BENCHMARKS, ONLY_NAMED
 from benchmarks.figure import Figure
 from harness.environment import environment
 
@@ -17,10 +17,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
-    """Run the named benchmarks, or all that need no PyTorch, and write their results; the others' results stay."""
+    """Run the named benchmarks, or all but `ONLY_NAMED`, and write their results; the others' results stay."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], metavar="NAME", help=", ".join(BENCHMARKS))
-    names = parser.parse_args().names or [name for name in BENCHMARKS if name not in NEEDS_TORCH]
+    names = parser.parse_args().names or [name for name in BENCHMARKS if name not in ONLY_NAMED]
     RESULTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for name in names:

@@ -2,6 +2,8 @@
 
 Everything happens in one run, a few pictures each in turn. "bound" is what preparing a picture once under every
 condition and asking every engine takes, each measured alone with all cores at it, over the cores: no line can do less.
+With an engine that does nothing, rates are compared with a bare loop before and behind the run, and processor time with
+processor time: what the line adds to a picture is too little to see in wall time on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,6 +37,7 @@ from harness.prepare import Contender, prepare
 from harness.progress import Progress
 from harness.recipe import Recipe
 from harness.registry import engine_opener
+from harness.report.timing import timing_from_parts
 from harness.samples import Sample
 from harness.session import execute
 from harness.speed import Speed
@@ -105,37 +109,51 @@ def _row(setting: Setting, folder: Path) -> dict[str, str | float]:
 
 
 def _pictures_per_second(recipe: Recipe, folder: Path) -> float:
-    """The pace of a run while it measures: calibration, checks and reports happen once, however many pictures."""
+    return float(timing_from_parts(_steady_parts(recipe, folder))["pictures_per_second"])
+
+
+def _steady_parts(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
+    """What a run says of its time while it measures: calibration, checks and reports happen once, and the first half
+    of its parts holds warming up and the choice between staffs.
+    """
     execute(recipe, folder, Speed(batch=BATCH), Progress())
     parts = Store(folder).timings()
-    steady = parts[len(parts) // 2 :]  # the first half holds warming up and the choice between staffs
-    return float(sum(part["pictures"] for part in steady) / sum(part["wall_seconds"] for part in steady))
+    return parts[len(parts) // 2 :]
 
 
 def _prepare_seconds(made: Plan) -> float:
     """Seconds of one core for one picture under every condition, all cores at work."""
-    return 1.0 / _bare_pictures_per_second(made, made.scored.samples[: 8 * CORES]) * CORES
+    return CORES / _bare(made, made.scored.samples[: 8 * CORES]).pictures_per_second
 
 
-def _bare_pictures_per_second(made: Plan, samples: Sequence[Sample]) -> float:
-    """Pictures per second of a bare loop in one process per core."""
+@dataclass(frozen=True)
+class Bare:
+    """What a bare loop does in one process per core: no queue, no engine, no record."""
+
+    pictures_per_second: float
+    cpu_seconds_per_picture: float
+
+
+def _bare(made: Plan, samples: Sequence[Sample]) -> Bare:
     shares = [samples[core::CORES] for core in range(CORES)]
     with ProcessPoolExecutor(CORES, get_context("spawn")) as pool:
         job = partial(_bare_loop, made.preparation(BATCH))
         list(pool.map(job, [share[:4] for share in shares]))  # imports, compilation
         spans = list(pool.map(job, shares))
-    return sum(len(share) / seconds for share, seconds in zip(shares, spans, strict=True))
+    rate = sum(len(share) / wall for share, (wall, _) in zip(shares, spans, strict=True))
+    return Bare(rate, sum(cpu for _, cpu in spans) / len(samples))
 
 
-def _bare_loop(preparation: Preparation, samples: Sequence[Sample]) -> float:
+def _bare_loop(preparation: Preparation, samples: Sequence[Sample]) -> tuple[float, float]:
+    """Seconds on the clock, and of processor time."""
     cv2.setNumThreads(1)
     keep_freed_memory()
     preparer, place = Preparer(preparation), preparation.place()
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     for sample in samples:
         for _ in preparer.batches(Bundle(0, (sample,)), lambda: place):
             pass
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - started_cpu
 
 
 def _infer_seconds(made: Plan, contenders: Sequence[Contender]) -> float:
@@ -199,15 +217,23 @@ def _script_pictures_per_second(made: Plan, contenders: Sequence[Contender], pee
 def _null_row(recipe: Recipe, folder: Path) -> dict[str, str | float]:
     """An engine that answers at once: what the line itself costs."""
     use_null_engine()
-    recipe = replace(recipe, engines=("null:fp32",), limit=400)
+    every = ("clean", *dict.fromkeys(name.partition(":")[0] for name in recipe.noise if name != "clean"))
+    recipe = replace(recipe, engines=("null:fp32",), noise=every, limit=0)
     made = plan(recipe)
-    bare = _bare_pictures_per_second(made, made.scored.samples[200:])  # those behind the run's warming up
-    ours = _pictures_per_second(recipe, folder / "run")
-    overhead_us = 1e6 * CORES * (1 / ours - 1 / bare) / len(made.distinct)
+    samples = made.scored.samples[len(made.scored.samples) // 2 :]  # those behind the run's warming up
+    before = _bare(made, samples)
+    parts = _steady_parts(recipe, folder / "run")
+    behind = _bare(made, samples)
+    ours = float(timing_from_parts(parts)["pictures_per_second"])
+    bare = (before.pictures_per_second + behind.pictures_per_second) / 2
+    bare_cpu = (before.cpu_seconds_per_picture + behind.cpu_seconds_per_picture) / 2
+    cpu = sum(part["cpu_seconds"] for part in parts) / sum(part["pictures"] for part in parts)
+    overhead_us = 1e6 * (cpu - bare_cpu) / len(made.distinct)
     return {
-        "what": "null engine, 20 conditions",
+        "what": f"null engine, {len(made.distinct)} conditions",
         "qharness evaluations/s": round(ours * len(made.distinct), 1),
         "bound / qharness": round(bare / ours, 3),
-        "sentence": f"{ours / bare:.2f} of a bare loop's rate, {overhead_us:.0f} microseconds of a core per picture "
-        f"and condition.",
+        "sentence": f"{ours / bare:.2f} of a bare loop's rate ({before.pictures_per_second:.1f} pictures/s before, "
+        f"{behind.pictures_per_second:.1f} behind), {overhead_us:.0f} microseconds of processor time per picture and "
+        f"condition more than it.",
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ENGINES", "Entry"]
+__all__ = ["BUILDERS", "ENGINES", "LINTERS", "Builder", "Entry"]
 
 
 class Entry(NamedTuple):
@@ -21,6 +21,7 @@ class Entry(NamedTuple):
         extra: the extra of qharness that installs what the module imports.
         certify: ``module:function``, an `engines.certificate.Certify`: proves which kernels ran.
         quantised_for: row of `exporters.TARGETS` whose INT8 file suits it.
+        simulates: whether its integer kernels can be switched off.
     """
 
     target: str
@@ -28,6 +29,16 @@ class Entry(NamedTuple):
     extra: str
     certify: str
     quantised_for: str
+    simulates: bool = True
+
+
+class Builder(NamedTuple):
+    """One row: ``module:function`` that builds a plan, what proves its kernels, and the extra that installs both."""
+
+    target: str
+    certify: str
+    compare: str
+    extra: str
 
 
 # Processors that `engines.emulated` can stand in for; each is the engine ``ort-NAME``.
@@ -47,6 +58,22 @@ ENGINES = {
         "gpu",
         "engines.ort_cuda:certify_cuda",
         "ort-cuda",
+    ),
+    "ort-tensorrt": Entry(
+        "engines.ort_tensorrt:open_tensorrt",
+        "TensorRT inside ONNX Runtime; which kernels ran cannot be proved",
+        "gpu",
+        "engines.ort_tensorrt:certify_tensorrt",
+        "tensorrt",
+        simulates=False,
+    ),
+    "tensorrt": Entry(
+        "engines.trt.engine:open_tensorrt",
+        "TensorRT 8.6 to 11 on an NVIDIA GPU; integer kernels, built for one machine",
+        "tensorrt",
+        "engines.trt.engine:certify_tensorrt",
+        "tensorrt",
+        simulates=False,
     ),
     "openvino": Entry(
         "engines.openvino:open_cpu",
@@ -76,4 +103,17 @@ ENGINES = {
         "engines.emulated:certify_nehalem",
         "ort-cpu",
     ),
+}
+
+# Row of `exporters.TARGETS` -> ``module:function`` from a file's path to what of it does not suit that target.
+LINTERS = {"tensorrt": "engines.trt.lint:findings_from_onnx"}
+
+# Engine whose files are built for one machine -> how.
+BUILDERS = {
+    "tensorrt": Builder(
+        "engines.trt.build:plan_from_onnx",
+        "engines.trt.plan:certify_plan",
+        "engines.trt.plan:layers_built_differently",
+        "tensorrt",
+    )
 }

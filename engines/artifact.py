@@ -51,7 +51,7 @@ class Artifact:
         path: the file.
         format: "onnx" or "plan".
         sha256: of the file's bytes, external weights included.
-        input: float32 [N, 3, H, W] or [N, H, W, 3].
+        input: float32 [N, 3, H, W] or [N, H, W, 3]; uint8 where the graph normalises levels itself.
         output: float32 [N, classes].
         output_kind: "logits" or "probabilities"; declared or read from the graph, never guessed from values.
         quantised: whether the file holds integers: Q/DQ nodes, or weights in 4 bits.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,17 @@ class Engine(Protocol):
         """Give everything back. Closing twice is allowed; running afterwards is an `EngineError`."""
 
 
+@runtime_checkable
+class PageLocking(Protocol):
+    """What an engine offers that copies its inputs to a device."""
+
+    def page_lock(self, memory: npt.NDArray[np.uint8]) -> None:
+        """Lock memory in which inputs will be, so that they are copied from there.
+
+        It stays locked until the array and all its views are gone. Locking it again changes nothing.
+        """
+
+
 # From the graph as it is in the file to everything that the runtime knows.
 OPTIMISATIONS = ("disabled", "basic", "extended", "all")
 
@@ -59,12 +70,16 @@ class EngineOptions:
         threads: threads inside one call. Parallelism comes from calling a reentrant engine more than once.
         optimisation: how far the runtime rewrites the graph, one of `OPTIMISATIONS`.
         arena: whether the runtime keeps freed memory for its next call.
+        transfers: row of `engines.cuda.TRANSFERS`; "" takes the first that is installed.
+        cuda_graph: whether a GPU is given the whole network at once, as a CUDA graph.
     """
 
     integer_kernels: bool = True
     threads: int = 1
     optimisation: str = "all"
     arena: bool = True
+    transfers: str = ""
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -73,8 +88,26 @@ class EngineOptions:
             raise EngineError(f"optimisation: expected one of {', '.join(OPTIMISATIONS)}; got {self.optimisation!r}")
 
     def describe(self) -> dict[str, Any]:
-        """What of this changes results; it enters a cell's key. Threads and memory do not."""
+        """What of this changes results; it enters a cell's key. Threads, memory and how a GPU is fed do not."""
         return {"integer_kernels": self.integer_kernels, "optimisation": self.optimisation}
+
+
+ON_A_GPU = {"transfers": "", "cuda_graph": False}
+
+
+def refuse_options(runtime: str, options: EngineOptions, only: Mapping[str, Any]) -> None:
+    """Refuse options that a runtime does not have: none is ignored.
+
+    Args:
+        only: option -> the value that leaves it alone.
+
+    Raises:
+        EngineError: an option has another value.
+    """
+    for name, value in only.items():
+        got = getattr(options, name)
+        if got != value:
+            raise EngineError(f"{runtime} has no option {name}; expected {value!r}, got {got!r}: leave it out")
 
 
 class OpenEngine(Protocol):

@@ -122,9 +122,10 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def _only(path: Path, what: str, specs: list[TensorSpec], rank: int) -> TensorSpec:
-    expected = "float32 [N, 3, H, W]" if what == "input" else "float32 [N, classes]"
+    expected = "float32 or uint8 [N, 3, H, W]" if what == "input" else "float32 [N, classes]"
+    dtypes = ("float32", "uint8") if what == "input" else ("float32",)
     found = ", ".join(f"{spec.name} {spec.dtype} {spec.shape_text}" for spec in specs)
-    if len(specs) != 1 or len(specs[0].shape) != rank or specs[0].dtype != "float32":
+    if len(specs) != 1 or len(specs[0].shape) != rank or specs[0].dtype not in dtypes:
         raise ArtifactError(
             f"{path}: expected one {what}, {expected}; got {len(specs)}: {found}. "
             f"Export the classifier alone, with one picture in and one row of class scores out"

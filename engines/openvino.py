@@ -11,7 +11,7 @@ import numpy as np
 import openvino as ov
 
 from engines.artifact import Artifact, TensorSpec
-from engines.base import Array, EngineError, EngineOptions
+from engines.base import ON_A_GPU, Array, EngineError, EngineOptions, refuse_options
 from engines.cpu import kernel_class
 
 DEVICE = "CPU"
@@ -43,9 +43,7 @@ def compiled(artifact: Artifact, options: EngineOptions, *, profiled: bool = Fal
     Raises:
         EngineError: OpenVINO refuses it, or has no such option.
     """
-    for what, got, only in (("optimisation", options.optimisation, "all"), ("arena", options.arena, True)):
-        if got != only:
-            raise EngineError(f"OpenVINO has no option {what}; expected {only!r}, got {got!r}: leave it out")
+    refuse_options("OpenVINO", options, {"optimisation": "all", "arena": True, **ON_A_GPU})
     core = ov.Core()
     try:
         return core.compile_model(

@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime as ort
 
 from engines.artifact import Artifact, TensorSpec
-from engines.base import Array, EngineError, EngineOptions
+from engines.base import ON_A_GPU, Array, EngineError, EngineOptions, refuse_options
 from engines.cpu import kernel_class, processor_name
 
 CPU = "CPUExecutionProvider"
@@ -119,6 +119,7 @@ class OrtEngine:
 
 def open_cpu(artifact: Artifact, options: EngineOptions) -> OrtEngine:
     """An engine on ONNX Runtime's CPU provider."""
+    refuse_options("ONNX Runtime's CPU provider", options, ON_A_GPU)
     return OrtEngine(artifact, options, CPU)
 
 

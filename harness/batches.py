@@ -102,7 +102,7 @@ class Preparer:
     """Prepares bundles, with everything compiled.
 
     Attributes:
-        seconds: stage -> seconds spent in it since the last look.
+        seconds: stage -> seconds spent in it since the last look; always the same dictionary, for walks add to it.
     """
 
     def __init__(self, preparation: Preparation) -> None:
@@ -112,8 +112,9 @@ class Preparer:
 
     def spent(self) -> dict[str, float]:
         """Stage -> seconds since the last call."""
-        seconds, self.seconds = self.seconds, {}
-        return seconds
+        spent = dict(self.seconds)
+        self.seconds.clear()
+        return spent
 
     def batches(
         self, bundle: Bundle, place: Callable[[], Inputs], begin: Callable[[int], None] = lambda position: None

@@ -203,5 +203,6 @@ def _batch(pipeline: Pipeline, made: Plan, count: int) -> tuple[Batch, npt.NDArr
                 inputs.append(prepared.tensor)
                 labels.append(sample.label)
     if not inputs:
-        inputs, labels = [np.zeros([size or 1 for size in made.artifact.input.shape[1:]], np.float32)], [0]
+        spec = made.artifact.input
+        inputs, labels = [np.zeros([size or 1 for size in spec.shape[1:]], spec.dtype)], [0]
     return np.stack(inputs), np.array(labels)

@@ -24,12 +24,13 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from engines import ENGINES
 from harness.environment import environment
 from harness.errors import HarnessError
-from harness.line import Line
+from harness.lanes import Lane, Slice, take_turns
+from harness.line import Line, lines_from_contenders
 from harness.meter import Meter
 from harness.plan import Plan
 from harness.prepare import Contender
 from harness.progress import Advance, Progress
-from harness.run import Session, Slice, missing_slices
+from harness.run import missing_slices, owned_slices
 from harness.speed import Speed
 from harness.store import Store, first_difference
 
@@ -55,8 +56,8 @@ class Measurer:
         self._made, self._contenders, self._store, self._speed = made, contenders, Store(folder), speed
 
     @cached_property
-    def _line(self) -> Line:
-        return Line(self._made, self._contenders, self._speed.batch, Meter())
+    def _lines(self) -> list[Line]:
+        return lines_from_contenders(self._made, self._contenders, self._speed.batch, Meter())
 
     def objection(self) -> str:
         """Why this node cannot take part; "" where it can."""
@@ -74,9 +75,9 @@ class Measurer:
 
     def measure(self, piece: Slice) -> int:
         """Measure a slice and write its part; returns how many pictures it has."""
-        if not self._store.has_part(piece.index):
-            preparation = self._made.preparation(self._speed.batch)
-            Session(self._line, preparation, self._store, _never, Advance(None, None)).measure([piece], self._speed)
+        preparation = self._made.preparation(self._speed.batch)
+        lane = Lane(self._lines, preparation, self._store, self._speed, [piece])
+        take_turns([lane], _never, Advance(None, None))
         return len(piece.samples)
 
 
@@ -93,7 +94,8 @@ def run_on_cluster(
         HarnessError: no cluster there, a node that cannot take part, or a slice on which actor after actor is lost.
             What was measured is kept.
     """
-    slices, missing = missing_slices(made.scored.samples, store, progress)
+    slices = owned_slices(made.scored.samples, store, progress)
+    missing = missing_slices(slices, contenders, store)
     if not missing:
         return
     total, left = (sum(len(each.samples) for each in some) for some in (slices, missing))

@@ -106,7 +106,8 @@ def pipeline_from_recipe(recipe: Recipe, artifact: Artifact) -> tuple[Pipeline, 
         return _preset(recipe.preprocess, artifact), ()
     if artifact.preprocessing is not None:
         pipeline = pipeline_from_json(artifact.preprocessing)
-        missing = {"decode", "normalise", "layout"} - {step.stage for step in pipeline.steps}
+        needed = {"decode", "layout"} if artifact.input.dtype == "uint8" else {"decode", "normalise", "layout"}
+        missing = needed - {step.stage for step in pipeline.steps}
         if missing:
             raise HarnessError(
                 f"the preprocessing that {artifact.path.name}.json declares has no {sorted(missing)[0]} step"

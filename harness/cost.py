@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.batches import Bundle, Preparer
-from harness.line import Line
+from harness.line import lines_from_contenders
 from harness.meter import Meter
 from harness.plan import Plan
 from harness.prepare import prepare
@@ -59,21 +59,24 @@ def cost_of(made: Plan, speed: Speed, progress: Progress) -> Cost:
     trial = made.scored.samples[: TRIALS_PER_CORE * speed.threads]
     preparation = made.preparation(speed.batch)
     preparer = Preparer(preparation)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(speed.threads) as pool:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(speed.threads) as pool, ExitStack() as stack:
         started = time.perf_counter()
         contenders = prepare(few, Path(folder), progress)
         prepare_seconds = (time.perf_counter() - started) * len(calibration.samples) / max(1, len(trial_calibration))
-        with closing(Line(few, contenders, speed.batch, Meter())) as line:
+        lines = lines_from_contenders(few, contenders, speed.batch, Meter())
+        for line in lines:
+            stack.enter_context(closing(line))
 
-            def measure(sample: Sample) -> None:
-                bundle = Bundle(0, (sample,))
-                for batch in preparer.batches(bundle, preparation.place):
+        def measure(sample: Sample) -> None:
+            bundle = Bundle(0, (sample,))
+            for batch in preparer.batches(bundle, preparation.place):
+                for line in lines:
                     line.measure(bundle, batch)
 
-            measure(trial[0])  # the first picture pays for memory and lazy set-up
-            started = time.perf_counter()
-            list(pool.map(measure, trial))
-            seconds = time.perf_counter() - started
+        measure(trial[0])  # the first picture pays for memory and lazy set-up
+        started = time.perf_counter()
+        list(pool.map(measure, trial))
+        seconds = time.perf_counter() - started
     return Cost(
         stage_runs={stage: pictures * count for stage, count in _step_counts(made).items()},
         inferences=pictures * len(made.distinct) * len(made.versions),

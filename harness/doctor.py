@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engines.base import EngineUnavailable
+from engines.trt.presence import presence_lines
 from harness.environment import environment, installed_version
 from harness.registry import ENGINE_TABLE, NOISE_TABLE, STEP_TABLE
 from harness.registry import Table as NameTable
@@ -37,6 +38,7 @@ def doctor_report() -> Group:
         f"{facts['processor']}, integer kernels of class {facts['kernel_class']}",
         "libraries: " + ", ".join(f"{name} {value}" for name, value in facts["libraries"].items()),
         f"JPEG library under Pillow: {facts['jpeg']}",
+        *presence_lines(),
     ]
     return Group(
         *(Text(line) for line in lines),

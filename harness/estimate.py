@@ -72,8 +72,10 @@ def proportion(values: Values, failed: int = 0, z: float = Z) -> Estimate:
 
 
 def scaled(estimate: Estimate, factor: float, unit: str) -> Estimate:
-    """The estimate and its interval in another unit, ``factor`` of which make one; ``factor`` is positive."""
+    """The estimate and its interval in another unit, ``factor`` of which make one; a negative one swaps its ends."""
     value, low, high = (None if x is None else factor * x for x in (estimate.value, estimate.low, estimate.high))
+    if factor < 0:
+        low, high = high, low
     return replace(estimate, value=value, low=low, high=high, unit=unit)
 
 

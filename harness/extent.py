@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.quantities import Grid
 from harness.store import Store
-from harness.until import Until
+from harness.until import StoppingRule, UntilGate, rules_difference, stored_rules
 
 SHARD = "shard.json"
 
@@ -50,7 +51,7 @@ class Extent:
         ray: address of a Ray cluster that measures them, "local" for one on this machine; "" for none.
     """
 
-    until: Until | None = None
+    until: StoppingRule | None = None
     shard: Shard = WHOLE
     ray: str = ""
 
@@ -59,6 +60,20 @@ class Extent:
             raise HarnessError("--ray measures all parts, in any order; leave --until and --shard out")
         if self.until and self.shard.of > 1:
             raise HarnessError("--until needs all pictures in order, and a shard has only some; leave one of them out")
+
+    def check(self, grid: Grid) -> None:
+        """See that the rule that may end the run is about what the run measures.
+
+        Raises:
+            HarnessError: it is not.
+        """
+        if self.until:
+            self.until.check(grid)
+
+    def other_rules(self, store: Store) -> str:
+        """Where the rules of ``--until gate`` differ from those that the folder was begun with; "" nowhere."""
+        stored = stored_rules(store)
+        return rules_difference(stored, self.until.rules) if stored and isinstance(self.until, UntilGate) else ""
 
     def claim(self, store: Store) -> None:
         """See that the folder holds this shard and no other.
@@ -75,6 +90,8 @@ class Extent:
                 )
         elif self.shard.of > 1:
             store.write_json(SHARD, self.shard.describe())
+        else:
+            store.remove(SHARD)  # of a shard that did not get far enough to claim the folder
 
 
 def shard_from_text(text: str) -> Shard:

@@ -14,22 +14,31 @@ from engines.artifact import Artifact
 from engines.base import EngineOptions
 from engines.certificate import Certificate, LayerProof
 from engines.onnx_file import artifact_from_onnx
+from engines.trt.record import artifact_from_plan, is_plan
 from harness.errors import unknown
-from harness.registry import ENGINE_TABLE, engine_certifier
+from harness.registry import ENGINE_TABLE, engine_certifier, plan_certifier
 
 
-def inspection_report(path: Path, engine: str) -> Group:
-    """Run the model once on random numbers and show which kernels ran.
+def inspection_report(path: Path, engine: str, trust: bool = False) -> Group:
+    """Run the model once on random numbers and show which kernels ran; a plan says itself which it was built with.
+
+    Args:
+        trust: load a plan that is not the one its sidecar describes.
 
     Raises:
         HarnessError, ArtifactError, EngineError: the message says what to change.
     """
     if engine not in ENGINE_TABLE.names():
         raise unknown("engine", engine, ENGINE_TABLE.names())
-    artifact = artifact_from_onnx(path)
+    if is_plan(path):
+        artifact, certify = artifact_from_plan(path, trust), plan_certifier("tensorrt")
+    else:
+        artifact, certify = artifact_from_onnx(path), engine_certifier(engine)
     shape = [size or 1 for size in artifact.input.shape]
-    values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    certificate = engine_certifier(engine)(artifact, EngineOptions(), {artifact.input.name: values})
+    draw = np.random.default_rng(0)
+    levels = artifact.input.dtype == "uint8"
+    values = draw.integers(0, 256, shape, np.uint8) if levels else draw.standard_normal(shape, dtype=np.float32)
+    certificate = certify(artifact, EngineOptions(), {artifact.input.name: values})
     return Group(Text(_sentence(artifact, certificate)), _kernels(certificate), *_fallbacks(certificate))
 
 

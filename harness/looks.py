@@ -9,9 +9,11 @@ their number grows with the logarithm of the pictures, and the price is an inter
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from statistics import NormalDist
+from typing import Any
 
-from harness.estimate import CONFIDENCE
+from harness.estimate import CONFIDENCE, Z
 
 FIRST_LOOK = 50  # pictures, below which no interval says much
 GROWTH = 1.25
@@ -38,3 +40,8 @@ def z_from_looks(count: int) -> float:
     (1.96, 3.14)
     """
     return NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / (2 * count))
+
+
+def z_from_stopping(stopping: Mapping[str, Any] | None) -> float:
+    """The same for a run: its record of the rule that may end it early says how many looks there are."""
+    return z_from_looks(len(stopping["looks"])) if stopping else Z

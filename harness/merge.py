@@ -12,7 +12,7 @@ from harness.extent import SHARD
 from harness.report.build import Report, report_from_store
 from harness.report.write import write_reports
 from harness.run import pictures_per_part
-from harness.store import Store, first_difference
+from harness.store import Store, first_difference, part_name
 
 SHOWN = 5  # of a list that may be long
 
@@ -65,13 +65,15 @@ def _parts(stores: Sequence[Store], identity: dict[str, Any]) -> list[Path]:
                 )
             found[part.name] = part
     pictures = identity["data"]["pictures"]
+    engines = dict.fromkeys(name.rpartition(":")[0] for name in identity["conditions"][0]["cells"])
     count = -(-pictures // pictures_per_part(pictures))
-    missing = [index for index in range(count) if f"{index:06d}.parquet" not in found]
+    wanted = {part_name(index, engine): index for index in range(count) for engine in engines}
+    missing = {name: index for name, index in wanted.items() if name not in found}
     if missing:
         of = _shards(stores)
-        owners = sorted({index % of + 1 for index in missing})
+        owners = sorted({index % of + 1 for index in missing.values()})
         raise HarnessError(
-            f"{len(missing)} of {count} parts are missing, the first is {missing[0]:06d}; finish or name "
+            f"{len(missing)} of {len(wanted)} parts are missing, the first is {next(iter(missing))}; finish or name "
             f"shard {', '.join(f'{owner}/{of}' for owner in owners[:SHOWN])}{' ...' if len(owners) > SHOWN else ''}"
         )
     return [found[name] for name in sorted(found)]

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from engines import ENGINES
 from engines.artifact import Artifact
 from engines.onnx_file import artifact_from_onnx
+from engines.trt.record import artifact_from_plan, is_plan
 from harness.batches import Preparation
 from harness.calibrate import CalibrationJob, job_from_recipe
 from harness.conditions import Condition, Finding, NotRun, conditions_from_recipe, pipeline_from_recipe
@@ -30,6 +32,7 @@ from noise.base import Pipeline
 
 # The forms in which a model runs, in the order in which losses are attributed.
 FP32, SIMULATED, INTEGER = "fp32", "simulated", "integer"
+PLANS_RUN_ON = "tensorrt"
 VERSIONS = {
     FP32: "the exported model, in floating point",
     SIMULATED: "the Q/DQ file with integer kernels switched off: quantisation alone",
@@ -96,7 +99,8 @@ def plan(recipe: Recipe) -> Plan:
     Raises:
         HarnessError, ArtifactError, EngineUnavailable: the message says what to change.
     """
-    artifact = artifact_from_onnx(Path(recipe.model))
+    path = Path(recipe.model)
+    artifact = artifact_from_plan(path) if is_plan(path) else artifact_from_onnx(path)
     pipeline, findings = pipeline_from_recipe(recipe, artifact)
     conditions = conditions_from_recipe(recipe.noise, recipe, pipeline)
     versions = tuple(_versions(recipe.engines, artifact))
@@ -120,6 +124,8 @@ def plan(recipe: Recipe) -> Plan:
 
 def _versions(names: Sequence[str], artifact: Artifact) -> Iterable[tuple[str, str]]:
     possible = [version for version in VERSIONS if version != FP32 or not artifact.quantised]
+    if artifact.format == "plan":
+        possible = [INTEGER if artifact.quantised else FP32]
     chosen: dict[tuple[str, str], None] = {}
     for name in names:
         engine, _, version = name.partition(":")
@@ -127,6 +133,10 @@ def _versions(names: Sequence[str], artifact: Artifact) -> Iterable[tuple[str, s
             raise HarnessError(f"{engine!r} is a version, not an engine; write ENGINE:{engine}")
         if engine not in ENGINE_TABLE.names():
             raise unknown("engine", engine, ENGINE_TABLE.names())
+        if artifact.format == "plan" and engine != PLANS_RUN_ON:
+            raise HarnessError(
+                f"{artifact.path.name} is a plan; it runs on {PLANS_RUN_ON} alone: --engines {PLANS_RUN_ON}"
+            )
         engine_opener(engine)  # a missing package is said now, not behind the calibration
         if version and version not in VERSIONS:
             raise unknown("version", version, VERSIONS)
@@ -135,7 +145,14 @@ def _versions(names: Sequence[str], artifact: Artifact) -> Iterable[tuple[str, s
                 f"{artifact.path.name} is already quantised, so there is no {version} version of it; "
                 f"choose from {', '.join(possible)}"
             )
-        chosen.update({(engine, each): None for each in possible if version in ("", each)})
+        simulates = engine not in ENGINES or ENGINES[engine].simulates
+        if version == SIMULATED and not simulates:
+            raise HarnessError(
+                f"{engine} cannot switch its integer kernels off, so there is no simulated version on it; compare with "
+                f"that of ort-cuda or ort-cpu"
+            )
+        here = [each for each in possible if simulates or each != SIMULATED]
+        chosen.update({(engine, each): None for each in here if version in ("", each)})
     return chosen
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from harness.registry import step_function
@@ -26,12 +25,12 @@ class Prepared:
 
     Args:
         condition: its index among the pipelines that the tree was compiled from.
-        tensor: float32, without the batch axis; ``None`` when a step failed.
+        tensor: as the model's input, without the batch axis; ``None`` when a step failed.
         error: what failed, or ``None``.
     """
 
     condition: int
-    tensor: npt.NDArray[np.float32] | None
+    tensor: npt.NDArray[Any] | None
     error: str | None
 
 

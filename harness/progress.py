@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -65,3 +65,20 @@ class Progress:
         )
         with RichProgress(*columns, console=self._console, transient=True) as bars:
             yield Advance(bars, bars.add_task(what, total=total, completed=done))
+
+    @contextmanager
+    def phases(self) -> Iterator[Callable[[str, int, int], None]]:
+        """Bars for work that names its phases as it comes to them: (phase, steps done, steps in all)."""
+        if not self._console.is_terminal:
+            yield lambda phase, done, total: None
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with RichProgress(*columns, console=self._console, transient=True) as bars:
+            tasks: dict[str, TaskID] = {}
+
+            def move(phase: str, done: int, total: int) -> None:
+                if phase not in tasks:
+                    tasks[phase] = bars.add_task(phase, total=total)
+                bars.update(tasks[phase], completed=done, visible=done < total)
+
+            yield move

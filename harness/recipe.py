@@ -6,7 +6,6 @@ A recipe holds exactly what changes results. How fast they are computed (workers
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,7 @@ from engines.base import EngineOptions
 from exporters.base import PER_CHANNEL, Quantisation
 from harness.errors import HarnessError, unknown
 from harness.sources.storage import is_url
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from harness.toml_file import object_from_table, table_from_toml
 
 DEFAULT_NOISES = (
     "clean",
@@ -70,6 +65,8 @@ class Recipe:
         engine_threads: threads inside one call of an engine.
         engine_optimisation: how far a runtime rewrites the graph, one of `engines.base.OPTIMISATIONS`.
         engine_arena: whether a runtime keeps freed memory for its next call.
+        engine_transfers: what reaches a GPU, row of `engines.cuda.TRANSFERS`; "" for the first that is installed.
+        engine_cuda_graph: whether a GPU is given the whole network at once.
         weights: "per-channel" or "per-tensor": how many scales a quantised weight has.
         weight_bits: 8, 7, or 0 for 7 where this processor's sums of two products saturate.
         activations: "symmetric", "asymmetric", or "" for what suits each engine.
@@ -96,6 +93,8 @@ class Recipe:
     engine_threads: int = 1
     engine_optimisation: str = "all"
     engine_arena: bool = True
+    engine_transfers: str = ""
+    engine_cuda_graph: bool = False
     weights: str = PER_CHANNEL
     activations: str = ""
     weight_bits: int = 0
@@ -126,26 +125,13 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         HarnessError: not TOML, an unknown key, a missing key, a value of the wrong type.
     """
-    try:
-        table = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise HarnessError(f"{path} is not a recipe in TOML: {error}") from error
-    recipe = recipe_from_table(table, str(path))
+    recipe = recipe_from_table(table_from_toml(path, "a recipe"), str(path))
     return resolved(recipe, path.parent)
 
 
 def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:
     """A recipe from parsed TOML, every key and type checked."""
-    fields = {field.name: field for field in dataclasses.fields(Recipe)}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in fields:
-            raise unknown(f"recipe key (in {where})", key, fields)
-        values[key] = _checked(key, value, fields[key].default, where)
-    for key in ("model", "data"):
-        if key not in values:
-            raise HarnessError(f'{where}: a recipe needs {key} = "..."')
-    return Recipe(**values)
+    return object_from_table(Recipe, table, "recipe", where)
 
 
 def toml_from_recipe(recipe: Recipe) -> str:
@@ -187,15 +173,11 @@ def options_from_recipe(recipe: Recipe, *, integer_kernels: bool = True) -> Engi
     Raises:
         EngineError: a wish that no engine has.
     """
-    return EngineOptions(integer_kernels, recipe.engine_threads, recipe.engine_optimisation, recipe.engine_arena)
-
-
-def _checked(key: str, value: Any, default: Any, where: str) -> Any:
-    wanted = str if default is dataclasses.MISSING else type(default)
-    if wanted is tuple:
-        if isinstance(value, list) and all(isinstance(each, str) for each in value):
-            return tuple(value)
-        raise HarnessError(f"{where}: {key} must be a list of strings; got {value!r}")
-    if type(value) is not wanted:
-        raise HarnessError(f"{where}: {key} must be of type {wanted.__name__}; got {value!r}")
-    return value
+    return EngineOptions(
+        integer_kernels,
+        recipe.engine_threads,
+        recipe.engine_optimisation,
+        recipe.engine_arena,
+        recipe.engine_transfers,
+        recipe.engine_cuda_graph,
+    )

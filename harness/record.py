@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+Outputs = npt.NDArray[np.float32]
+Scores = npt.NDArray[np.float64]
 
-@dataclass(frozen=True)
-class Record:
+
+class Record(NamedTuple):
     """One row.
 
     Args:
@@ -24,7 +26,7 @@ class Record:
         margin: the label's output minus the largest other one, in logits or log-probabilities.
         log_probability: natural logarithm of the probability of the label.
         confidence: probability of the prediction, 0 to 1.
-        from_fp32: `logit_distance` to the fp32 version's answer on the same engine; ``None`` where that did not answer.
+        from_fp32: `logit_distances` to the answer of the fp32 version on the same engine; ``None`` where it gave none.
         from_simulated: the same to the simulated version's answer.
         error: what failed; then everything from ``prediction`` on is ``None``.
     """
@@ -44,58 +46,72 @@ class Record:
     error: str | None = None
 
 
-def score(outputs: npt.NDArray[np.float32], label: int, output_kind: str) -> dict[str, Any]:
-    """The fields of a `Record` from ``prediction`` on.
+def scores(outputs: Outputs, labels: Sequence[int], output_kind: str) -> list[dict[str, Any]]:
+    """The fields of `Record` from ``prediction`` on, of several answers at once. None depends on its neighbours.
 
     Args:
-        outputs: float32 [classes], logits or probabilities as ``output_kind`` says.
-        label: index of the true class.
+        outputs: float32 [n, classes], logits or probabilities as ``output_kind`` says.
+        labels: n indices of the true classes.
 
     Returns:
-        The fields by name; only ``error`` when an output is not a finite number.
+        For each answer its fields by name; only ``error`` where an output is not a finite number.
 
-    >>> score(np.array([0.0, 2.0, 1.0], np.float32), 1, "logits")["margin"]
+    >>> scores(np.array([[0.0, 2.0, 1.0]], np.float32), [1], "logits")[0]["margin"]
     1.0
     """
-    if not np.isfinite(outputs).all():
-        return {"error": f"{int((~np.isfinite(outputs)).sum())} of {outputs.size} outputs are not finite"}
-    scores = _logits(outputs, output_kind)
-    prediction = int(scores.argmax())
-    others = np.delete(scores, label)
-    log_sum = float(scores.max() + np.log(np.exp(scores - scores.max()).sum()))
-    return {
-        "prediction": prediction,
-        "correct": prediction == label,
-        "top5": bool((others > scores[label]).sum() < 5),
-        "margin": float(np.float32(scores[label] - others.max())) if others.size else 0.0,
-        "log_probability": float(np.float32(scores[label] - log_sum)),
-        "confidence": float(np.float32(np.exp(scores[prediction] - log_sum))),
+    finite = np.isfinite(outputs)
+    logits = _logits(np.where(finite, outputs, 0), output_kind)
+    rows = np.arange(len(logits))
+    of_label = logits[rows, labels]
+    largest = logits.max(axis=1)
+    log_sum = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
+    larger = (logits > of_label[:, None]).sum(axis=1)
+    prediction = logits.argmax(axis=1)
+    logits[rows, labels] = -np.inf
+    margin = of_label - logits.max(axis=1) if logits.shape[1] > 1 else np.zeros(len(logits))
+    columns = {
+        "prediction": prediction.tolist(),
+        "correct": (prediction == labels).tolist(),
+        "top5": (larger < 5).tolist(),
+        "margin": _float32(margin),
+        "log_probability": _float32(of_label - log_sum),
+        "confidence": _float32(np.exp(largest - log_sum)),
     }
+    fields = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    for row in np.flatnonzero(~finite.all(axis=1)).tolist():
+        fields[row] = {"error": f"{int((~finite[row]).sum())} of {outputs.shape[1]} outputs are not finite"}
+    return fields
 
 
-def logit_distance(
-    outputs: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], output_kind: str
-) -> float | None:
-    """How far an answer is from another one: |a - b| / |b|, both without their mean, which says nothing of a class.
+def logit_distances(outputs: Outputs, references: Outputs, output_kind: str) -> list[float | None]:
+    """How far answers are from others: |a - b| / |b|, both without their mean, which says nothing of a class.
 
     Args:
-        outputs: float32 [classes], logits or probabilities as ``output_kind`` says.
-        reference: the same; the answer that counts as 1.
+        outputs: float32 [n, classes], logits or probabilities as ``output_kind`` says.
+        references: the same; the answers that count as 1.
 
     Returns:
-        0 for equal answers; ``None`` where a number is not finite or the reference is flat.
+        For each pair 0 where it is equal; ``None`` where a number is not finite or the reference is flat.
 
-    >>> logit_distance(np.float32([0, 2]), np.float32([5, 6]), "logits")
-    1.0
+    >>> logit_distances(np.float32([[0, 2]]), np.float32([[5, 6]]), "logits")
+    [1.0]
     """
-    if not (np.isfinite(outputs).all() and np.isfinite(reference).all()):
-        return None
-    ours, theirs = (_logits(each, output_kind) for each in (outputs, reference))
-    ours, theirs = ours - ours.mean(), theirs - theirs.mean()
-    length = float(np.linalg.norm(theirs))
-    return float(np.float32(np.linalg.norm(ours - theirs) / length)) if length else None
+    known: npt.NDArray[np.bool_] = np.all(np.isfinite(outputs) & np.isfinite(references), axis=1)
+    ours, theirs = (_logits(np.where(known[:, None], each, 0), output_kind) for each in (outputs, references))
+    ours -= ours.mean(axis=1, keepdims=True)
+    theirs -= theirs.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(theirs, axis=1)
+    known &= length > 0
+    distance = np.linalg.norm(ours - theirs, axis=1) / np.where(known, length, 1)
+    return [value if there else None for value, there in zip(_float32(distance), known.tolist(), strict=True)]
 
 
-def _logits(outputs: npt.NDArray[np.float32], output_kind: str) -> npt.NDArray[np.float64]:
-    scores = outputs.astype(np.float64)
-    return np.log(np.maximum(scores, np.finfo(np.float32).tiny)) if output_kind == "probabilities" else scores
+def _logits(outputs: Outputs, output_kind: str) -> Scores:
+    values = outputs.astype(np.float64)
+    return np.log(np.maximum(values, np.finfo(np.float32).tiny)) if output_kind == "probabilities" else values
+
+
+def _float32(values: Scores) -> list[float]:
+    """What a column of the store keeps of them."""
+    kept: list[float] = values.astype(np.float32).tolist()
+    return kept

@@ -8,7 +8,7 @@ is missing. A plug-in adds names through the entry-point groups ``qharness.steps
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,10 +16,12 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from engines import ENGINES
+from engines import BUILDERS, ENGINES, LINTERS
 from engines.artifact import Artifact
 from engines.base import EngineUnavailable, OpenEngine
 from engines.certificate import Certify
+from engines.trt.lint import Finding
+from engines.trt.record import BuildOptions
 from exporters import METHODS, TARGETS, VARIANTS
 from exporters.base import Calibration, Observer, Picture, Quantisation, Source
 from exporters.int4_options import Int4Options
@@ -217,3 +219,41 @@ def engine_certifier(name: str) -> Certify:
     """The function that proves which kernels an engine ran."""
     row = ENGINES[name]
     return cast(Certify, import_target(f"engine {name!r}", row.certify, row.extra))
+
+
+def linter(target: str) -> Callable[[Path], tuple[Finding, ...]]:
+    """The function that finds what of a file does not suit a target.
+
+    Raises:
+        HarnessError: nobody wrote rules for it.
+    """
+    if target not in LINTERS:
+        raise unknown("linter", target, LINTERS)
+    return cast("Callable[[Path], tuple[Finding, ...]]", import_target(f"linter {target!r}", LINTERS[target], None))
+
+
+class BuildPlan(Protocol):
+    """`engines.trt.build.plan_from_onnx`."""
+
+    def __call__(
+        self, artifact: Artifact, path: Path, options: BuildOptions, on_step: Callable[[str, int, int], None]
+    ) -> Any: ...
+
+
+def plan_builder(engine: str) -> BuildPlan:
+    """The function that builds a plan for a row of `engines.BUILDERS`."""
+    return cast(BuildPlan, _of_builder(engine, BUILDERS[engine].target))
+
+
+def plan_certifier(engine: str) -> Certify:
+    """The function that proves with which kernels a plan was built."""
+    return cast(Certify, _of_builder(engine, BUILDERS[engine].certify))
+
+
+def plan_comparison(engine: str) -> Callable[[Sequence[Path]], tuple[str, ...]]:
+    """The function that names the layers for which several builds chose different kernels."""
+    return cast("Callable[[Sequence[Path]], tuple[str, ...]]", _of_builder(engine, BUILDERS[engine].compare))
+
+
+def _of_builder(engine: str, target: str) -> Any:
+    return import_target(f"engine {engine!r}", target, BUILDERS[engine].extra)

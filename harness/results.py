@@ -1,10 +1,11 @@
-"""Results: what several callers measured, put into the order of the pictures again."""
+"""Results: what several callers measured, put into the order of the pictures again, for each line."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from harness.batches import Batch, Bundle
 from harness.line import Placed
@@ -16,17 +17,15 @@ class _Open:
     """A bundle of which some batches have been measured, in any order."""
 
     attempt: int
-    placed: list[Placed] = field(default_factory=list)
-    batches: int = 0
+    batches: list[Sequence[Sequence[Placed]]] = field(default_factory=list)
     expected: int | None = None
 
     @property
     def complete(self) -> bool:
-        return self.batches == self.expected
+        return len(self.batches) == self.expected
 
-    def add(self, batch: Batch, placed: Sequence[Placed]) -> None:
-        self.placed += placed
-        self.batches += 1
+    def add(self, batch: Batch, placed: Sequence[Sequence[Placed]]) -> None:
+        self.batches.append(placed)
         if batch.last:
             self.expected = batch.number + 1
 
@@ -39,8 +38,8 @@ class Results:
         self._open: dict[int, _Open] = {}
         self._error: BaseException | None = None
 
-    def add(self, bundle: Bundle, batch: Batch, placed: Sequence[Placed]) -> None:
-        """Keep the records of one batch. What an earlier attempt at a bundle left is dropped."""
+    def add(self, bundle: Bundle, batch: Batch, placed: Sequence[Sequence[Placed]]) -> None:
+        """Keep the records of one batch, line by line. What an earlier attempt at a bundle left is dropped."""
         with self._changed:
             there = self._open.get(bundle.index)
             if there is None or there.attempt < bundle.attempt:
@@ -56,12 +55,15 @@ class Results:
             self._error = self._error or error
             self._changed.notify_all()
 
-    def take(self, index: int) -> list[Record]:
-        """All records of one bundle, in the order of pictures, conditions and contenders."""
+    def take(self, index: int) -> list[list[Record]]:
+        """For each line all records of one bundle, in the order of pictures, conditions and contenders."""
         with self._changed:
             while not self._error and not (index in self._open and self._open[index].complete):
                 self._changed.wait()
             if self._error:
                 raise self._error
-            placed = self._open.pop(index).placed
-        return [record for _, record in sorted(placed, key=lambda each: each[0])]
+            batches = self._open.pop(index).batches
+        return [
+            [record for _, record in sorted(chain.from_iterable(line), key=lambda each: each[0])]
+            for line in zip(*batches, strict=True)
+        ]

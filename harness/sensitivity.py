@@ -23,7 +23,7 @@ from harness.errors import HarnessError
 from harness.estimate import Estimate, average, paired_difference, proportion
 from harness.preprocess import compile_tree
 from harness.progress import Progress
-from harness.record import logit_distance
+from harness.record import logit_distances
 from harness.registry import engine_opener, layer_groups, qdq_writer, quantisation_target
 from harness.samples import SampleSet
 
@@ -41,7 +41,7 @@ class Cost:
         better: pictures that only the quantised layer's network got right.
         worse: pictures that only the float network got right.
         changed: share of pictures whose prediction changed.
-        distance: mean `harness.record.logit_distance` from the float answers.
+        distance: mean `harness.record.logit_distances` from the float answers.
     """
 
     difference: Estimate
@@ -172,7 +172,7 @@ def _answers(engine: str, artifact: Artifact, options: EngineOptions, inputs: Ma
 def _cost(exact: Array, answers: Array, labels: npt.NDArray[np.int64], output_kind: str) -> Cost:
     before, after = exact.argmax(axis=1), answers.argmax(axis=1)
     old, new = (before == labels).astype(np.float64), (after == labels).astype(np.float64)
-    moved = [logit_distance(ours, theirs, output_kind) for ours, theirs in zip(answers, exact, strict=True)]
+    moved = logit_distances(answers, exact, output_kind)
     known = np.array([each for each in moved if each is not None])
     return Cost(
         difference=paired_difference(old, new),

@@ -21,6 +21,7 @@ from harness.extent import Extent, Shard
 from harness.plan import Plan, plan
 from harness.prepare import Contender, prepare
 from harness.progress import Progress
+from harness.quantities import grid_from_plan
 from harness.recipe import Recipe, read_recipe, toml_from_recipe
 from harness.registry import cluster_runner
 from harness.report.build import Report, report_from_store
@@ -43,11 +44,15 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress, exte
     """
     extent = extent or Extent()
     made = plan(recipe)
+    extent.check(grid_from_plan(made))
     store = Store(folder)
     store.create()
     with store.locked():
+        _keep_recipe(store, recipe)  # first of all: by its recipe a folder is known as a run
         extent.claim(store)
-        _keep_recipe(store, recipe)
+        changed = extent.other_rules(store)
+        if changed:
+            progress.say(f"note: {folder} was begun under other rules, {changed}; from now on the new ones end it")
         contents = made.scored.contents(progress)
         source = made.calibration.source()
         findings = _leaks(made, source, contents)

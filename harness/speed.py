@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from harness.errors import HarnessError
 from harness.meter import usable_cores
+
+WORTH_CHOOSING_SECONDS = 15.0  # a run that is over sooner is not worth a choice
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class Speed:
         """The staffs that are worth trying, the one that starts at once first; one where all is fixed."""
         cores = usable_cores()
         half = max(1, cores // 2)
-        staffs = (Staff(0, cores), Staff(cores, cores), Staff(half, max(1, cores - half)))
+        # One caller is enough for an accelerator, unless scoring its answers keeps it waiting; then two are.
+        staffs = (Staff(0, cores), Staff(cores, 1), Staff(cores, 2), Staff(half, max(1, cores - half)))
         return tuple(
             dict.fromkeys(
                 Staff(
@@ -65,6 +70,54 @@ class Speed:
                 for each in staffs
             )
         )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How fast a staff was."""
+
+    staff: Staff
+    pictures_per_second: float
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self.staff), "pictures_per_second": self.pictures_per_second}
+
+
+class Choice:
+    """Which staff goes on: every candidate for a short while, then the fastest.
+
+    Args:
+        candidates: as of `Speed.candidates`; with one there is nothing to choose.
+    """
+
+    def __init__(self, candidates: Sequence[Staff]) -> None:
+        self._untried = list(candidates) if len(candidates) > 1 else []
+        self._paces: dict[Staff, float] = {}
+        self._first = candidates[0]
+        self.trials: list[Trial] = []
+
+    @property
+    def pace(self) -> float:
+        """Pictures per second of the fastest staff so far; 0 where none is known."""
+        return max(self._paces.values(), default=0.0)
+
+    def staff(self, pictures: int) -> Staff:
+        """Who does the next of so many pictures that are left."""
+        if self._untried and pictures >= WORTH_CHOOSING_SECONDS * self.pace:
+            return self._untried[0]
+        return max(self._paces, key=lambda staff: self._paces[staff], default=self._first)
+
+    def on_trial(self, staff: Staff) -> bool:
+        """Whether a staff is only tried."""
+        return staff in self._untried
+
+    def tell(self, staff: Staff, pictures_per_second: float) -> None:
+        """How fast a staff was."""
+        self._paces[staff] = pictures_per_second
+        if staff in self._untried:
+            self._untried.remove(staff)
+            self.trials.append(Trial(staff, pictures_per_second))
 
 
 def _many(count: int, what: str) -> str:

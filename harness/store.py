@@ -6,12 +6,12 @@
     RUN/run.json           what the results depend on: plan, cells, hashes, versions
     RUN/artifacts/         quantised files, calibration
     RUN/prepared.json      facts of the contenders, certificates, findings
-    RUN/stopping.json      the rule that may end the run early, and when it is looked at
+    RUN/stopping.json      what may end the run early, with the rules of a gate, and when it is looked at
     RUN/parts/*.parquet    records; each part is written whole, then renamed into place
     RUN/report.*           rebuilt from the above at any time
 
-A part holds all records of a fixed slice of the pictures, so a part that exists is complete, and which rows it
-holds does not depend on how the run was interrupted.
+A part holds all records of a fixed slice of the pictures on one engine, so a part that exists is complete, and which
+rows it holds does not depend on how the run was interrupted, nor on which engines went through the pictures together.
 """
 
 from __future__ import annotations
@@ -158,36 +158,40 @@ class Store:
         self._write_whole(name, content.encode())
         return self.folder / name
 
-    def has_part(self, index: int) -> bool:
+    def has_part(self, index: int, engine: str) -> bool:
         """Whether the part is there, whole or not."""
-        return self._part(index).exists()
+        return (self.folder / "parts" / part_name(index, engine)).exists()
 
     def damaged_parts(self) -> list[Path]:
         """Parts that are not whole any more."""
         return [part for part in self.parts() if not _intact(part)]
 
-    def write_part(self, index: int, records: Sequence[Record], timing: dict[str, Any]) -> None:
+    def write_part(
+        self, index: int, engine: str, records: Sequence[Record], timing: dict[str, Any] | None = None
+    ) -> None:
         """Store a part. Timing travels as metadata: it is no row, and differs between equal runs.
+
+        Args:
+            timing: of everything since the part before; ``None`` where another engine's part tells it.
 
         Raises:
             HarnessError: the disk is full. Every part before this one is kept.
         """
-        columns = {
-            name: pa.array([getattr(record, name) for record in records], SCHEMA.field(name).type)
-            for name in SCHEMA.names
-        }
-        schema = SCHEMA.with_metadata({TIMING: json.dumps(timing).encode()})
+        values = zip(*records, strict=True) if records else [()] * len(SCHEMA)
+        columns = [pa.array(each, field.type) for each, field in zip(values, SCHEMA, strict=True)]
+        schema = SCHEMA if timing is None else SCHEMA.with_metadata({TIMING: json.dumps(timing).encode()})
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(columns, schema=schema), sink, compression="zstd")
-        self._write_whole(f"parts/{index:06d}.parquet", sink.getvalue().to_pybytes())
+        self._write_whole(f"parts/{part_name(index, engine)}", sink.getvalue().to_pybytes())
 
     def parts(self) -> list[Path]:
         """The complete parts, in order."""
         return sorted((self.folder / "parts").glob("[0-9]*.parquet"))
 
     def timings(self) -> list[dict[str, Any]]:
-        """What `write_part` was told about each part's time."""
-        return [json.loads(pq.read_schema(part).metadata[TIMING]) for part in self.parts()]
+        """What `write_part` was told about the time, in the order of the parts."""
+        told = [(pq.read_schema(part).metadata or {}).get(TIMING) for part in self.parts()]
+        return [json.loads(each) for each in told if each is not None]
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Run SQL over the table ``records``.
@@ -214,9 +218,6 @@ class Store:
                 raise HarnessError(f"{part} is damaged; qharness run on this run measures its pictures again")
         connection.read_parquet([str(part) for part in parts]).create_view("records")
 
-    def _part(self, index: int) -> Path:
-        return self.folder / "parts" / f"{index:06d}.parquet"
-
     def _write_whole(self, name: str, content: bytes) -> None:
         path = self.folder / name
         unfinished = path.with_name(f".{path.name}.unfinished")
@@ -231,6 +232,11 @@ class Store:
             if is_full(error):
                 raise HarnessError(f"{FULL} (writing {path})") from error
             raise
+
+
+def part_name(index: int, engine: str) -> str:
+    """The file of a part. Names sort by index."""
+    return f"{index:06d}-{engine}.parquet"
 
 
 def _intact(part: Path) -> bool:

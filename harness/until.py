@@ -4,26 +4,49 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from harness.errors import HarnessError
 from harness.estimate import Estimate
 from harness.looks import looks
+from harness.quantities import Evidence, Grid
 from harness.report.build import Report, report_from_store
-from harness.store import STOPPING, Store
+from harness.rules import DEFAULT_RULES, Rules, check_rules, rules_from_tables
+from harness.store import STOPPING, Store, first_difference
+from harness.verdict import UNDECIDED, judge
 
-RULE = re.compile(r"\s*(ci|drop)\s*<\s*(\d+(?:\.\d*)?)\s*")
+BOUND = re.compile(r"\s*(ci|drop)\s*<\s*(\d+(?:\.\d*)?)\s*")
+GATE = "gate"
 FORMS = {
-    "ci": "every paired difference is known to ± POINTS",
-    "drop": "it is certain that every cell drops by less than POINTS, or that one drops by more",
+    "ci<POINTS": "every paired difference is known to ± POINTS",
+    "drop<POINTS": "it is certain that every cell drops by less than POINTS, or that one drops by more",
+    GATE: "every rule of --rules has passed, or one has failed",
 }
+
+
+class StoppingRule(Protocol):
+    """What may end a run."""
+
+    def check(self, grid: Grid) -> None:
+        """See that the run will measure what the rule is about.
+
+        Raises:
+            HarnessError: it will not.
+        """
+
+    def reached(self, report: Report) -> bool:
+        """Whether a report whose intervals are those of one of the planned looks says enough."""
+
+    def describe(self) -> dict[str, Any]:
+        """What the run's folder keeps of it, as JSON; "rule" is its short form."""
 
 
 @dataclass(frozen=True)
 class Until:
-    """When a run has said enough.
+    """One number ends the run.
 
     Args:
-        quantity: a row of `FORMS`.
+        quantity: "ci" or "drop".
         points: the bound, in percentage points.
     """
 
@@ -33,8 +56,11 @@ class Until:
     def __str__(self) -> str:
         return f"{self.quantity}<{self.points:g}"
 
+    def check(self, grid: Grid) -> None:
+        """Every run has differences or accuracies."""
+
     def reached(self, report: Report) -> bool:
-        """Whether a report whose intervals are those of one of the planned looks says enough."""
+        """Whether all numbers are known so well, or the answer is certain."""
         differences = cell_differences(report)
         if any(each.low is None or each.high is None or each.value is None for each in differences):
             return False
@@ -44,18 +70,56 @@ class Until:
         certain = all(each.low is not None and each.low > bound for each in differences)
         return certain or any(each.high is not None and each.high < bound for each in differences)
 
+    def describe(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"rule": str(self)}
 
-def until_from_text(text: str) -> Until:
-    """Read ``ci<0.5`` or ``drop<1``.
+
+@dataclass(frozen=True)
+class UntilGate:
+    """The verdict ends the run: every rule has passed, or one has failed."""
+
+    rules: Rules = DEFAULT_RULES
+
+    def check(self, grid: Grid) -> None:
+        """Every rule has its place in the run."""
+        check_rules(self.rules, grid)
+
+    def reached(self, report: Report) -> bool:
+        """Whether the verdict is certain."""
+        return judge(self.rules, Evidence(report)).outcome != UNDECIDED
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON, with the rules."""
+        count = f"{len(self.rules)} rule{'' if len(self.rules) == 1 else 's'}"
+        return {"rule": f"{GATE} ({count})", "rules": [rule.describe() for rule in self.rules]}
+
+
+def until_from_text(text: str) -> StoppingRule:
+    """Read ``ci<0.5``, ``drop<1`` or ``gate``, which judges by `DEFAULT_RULES`.
 
     Raises:
-        HarnessError: it is neither.
+        HarnessError: it is none of these.
     """
-    found = RULE.fullmatch(text)
+    if text.strip() == GATE:
+        return UntilGate()
+    found = BOUND.fullmatch(text)
     if not found or not float(found[2]):
-        forms = "; ".join(f"{name}<POINTS: {meaning}" for name, meaning in FORMS.items())
+        forms = "; ".join(f"{form}: {meaning}" for form, meaning in FORMS.items())
         raise HarnessError(f"expected a rule such as ci<0.5 after --until ({forms}); got {text!r}")
     return Until(found[1], float(found[2]))
+
+
+def stored_rules(store: Store) -> Rules | None:
+    """The rules that may end, or have ended, the run in this folder; ``None`` where there are none."""
+    tables = store.read_json(STOPPING).get("rules") if store.has(STOPPING) else None
+    return rules_from_tables(tables, str(store.folder / STOPPING)) if tables else None
+
+
+def rules_difference(old: Rules, new: Rules) -> str:
+    """The first difference between two lists of rules; "" where they are equal."""
+    there, here = ({f"rule {n}": rule.describe() for n, rule in enumerate(rules, 1)} for rules in (old, new))
+    return first_difference(there, here)
 
 
 class Lookout:
@@ -67,14 +131,14 @@ class Lookout:
         total: pictures of the whole run.
     """
 
-    def __init__(self, until: Until | None, store: Store, total: int) -> None:
+    def __init__(self, until: StoppingRule | None, store: Store, total: int) -> None:
         self._until, self._store = until, store
         self._looks = looks(total)
         self._seen = 0
         if until is None:
             store.remove(STOPPING)
         else:
-            self._tell(None)
+            self._tell(until, None)
 
     def enough(self, pictures: int) -> bool:
         """Whether the run, complete up to so many pictures, has said enough; false where no look is due."""
@@ -83,12 +147,11 @@ class Lookout:
         self._seen = pictures
         if not self._until.reached(report_from_store(self._store)):
             return False
-        self._tell(pictures)
+        self._tell(self._until, pictures)
         return True
 
-    def _tell(self, enough_at: int | None) -> None:
-        stopping = {"rule": str(self._until), "looks": self._looks, "enough_at": enough_at}
-        self._store.write_json(STOPPING, stopping)
+    def _tell(self, until: StoppingRule, enough_at: int | None) -> None:
+        self._store.write_json(STOPPING, {**until.describe(), "looks": self._looks, "enough_at": enough_at})
 
 
 def cell_differences(report: Report) -> list[Estimate]:

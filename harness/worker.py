@@ -22,9 +22,10 @@ import numpy.typing as npt
 from harness.batches import Bundle, Inputs, Preparation, Preparer, Row
 from harness.memory import keep_freed_memory
 
-# The memory begins with the bundle and the position at work, which outlive the process; slots follow.
+# The memory begins with what is at work and since when, which outlive the process; slots follow.
 HEADER_BYTES = mmap.PAGESIZE
 NOTHING = -1
+WAITING = 0.0  # as a moment: fresh memory says the same, so a process that starts is not late
 
 
 class Filled(NamedTuple):
@@ -58,11 +59,16 @@ class Shared:
     """The memory that a worker and its parent both see.
 
     Args:
+        memory: all of it; ``at`` and ``slots`` are views, and keep it.
         at: int64 [2], the bundle and the position at work.
+        since: float64 [1], when the worker last began a picture or was given a slot, in seconds of the monotonic
+            clock, which all processes share; `WAITING` while it waits for its parent.
         slots: [slots, batch, ...], the inputs of one batch each.
     """
 
+    memory: npt.NDArray[np.uint8]
     at: npt.NDArray[np.int64]
+    since: npt.NDArray[np.float64]
     slots: npt.NDArray[Any]
 
 
@@ -73,11 +79,15 @@ def shared_bytes(preparation: Preparation, slots: int) -> int:
 
 def shared_from_descriptor(descriptor: int, preparation: Preparation, slots: int) -> Shared:
     """Map the memory; it lives as long as an array of it."""
-    memory = mmap.mmap(descriptor, shared_bytes(preparation, slots))
+    memory = np.frombuffer(mmap.mmap(descriptor, shared_bytes(preparation, slots)), np.uint8)
     shape = (slots, preparation.batch, *preparation.shape)
+    size = 2 * np.dtype(np.int64).itemsize
+    header = size + np.dtype(np.float64).itemsize
     return Shared(
-        np.frombuffer(memory, np.int64, 2),
-        np.frombuffer(memory, preparation.dtype, int(np.prod(shape)), HEADER_BYTES).reshape(shape),
+        memory,
+        memory[:size].view(np.int64),
+        memory[size:header].view(np.float64),
+        memory[HEADER_BYTES:].view(preparation.dtype).reshape(shape),
     )
 
 
@@ -105,10 +115,12 @@ class _Inbox:
             self._receive()
         self.blocked_seconds += time.perf_counter() - started
         self.slot = self._free.popleft()
+        self._shared.since[0] = time.monotonic()
         inputs: Inputs = self._shared.slots[self.slot]
         return inputs
 
     def _receive(self) -> None:
+        self._shared.since[0] = WAITING
         message: Bundle | int = self._connection.recv()
         if isinstance(message, Bundle):
             self._bundles.append(message)
@@ -124,7 +136,6 @@ def work(connection: Connection, descriptor: int) -> None:
     """
     preparation, slots = connection.recv()
     shared = shared_from_descriptor(descriptor, preparation, slots)
-    shared.at[:] = NOTHING
     preparer = Preparer(preparation)
     inbox = _Inbox(connection, shared)
     cpu_seconds = time.process_time()
@@ -133,6 +144,7 @@ def work(connection: Connection, descriptor: int) -> None:
 
         def begin(position: int, index: int = bundle.index) -> None:
             shared.at[:] = index, position
+            shared.since[0] = time.monotonic()
 
         for batch in preparer.batches(bundle, inbox.place, begin):
             if batch.last:

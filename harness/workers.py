@@ -1,8 +1,9 @@
 """Workers: processes that prepare pictures straight into slots of shared memory, and one thread that minds them.
 
 Each worker has its own slots and its own connection. A worker waits when its slots are full, so memory is bounded
-and a slow engine holds the line back. A worker that dies is replaced. Its shared memory says which picture it died
-on; that picture is tried once more, and is a record with an error if it kills again.
+and a slow engine holds the line back. A worker that dies is replaced, and so is one that hangs, which is killed. Its
+shared memory says at which picture that was; the picture is tried once more, and is a record with an error if it
+happens again.
 """
 
 from __future__ import annotations
@@ -17,22 +18,30 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from harness.batches import Batch, Bundle, Preparation
 from harness.errors import HarnessError
 from harness.feed import Delivery, Todo
 from harness.meter import Meter
-from harness.worker import Filled, shared_bytes, shared_from_descriptor
+from harness.worker import NOTHING, WAITING, Filled, shared_bytes, shared_from_descriptor
 
 HOME = Path(__file__).resolve().parent.parent
 BOOT = "import sys; sys.path[0] = sys.argv[1]; from harness.worker import main; main()"
 ASSIGNED = 2  # bundles that a worker has at once: one at work, one to go on with
 IN_VAIN = 10  # deaths in a row, with no bundle finished between them, after which it is no picture's fault
 END_SECONDS = 5.0
+PATIENCE_SECONDS = 120.0  # for one picture: far beyond a slow store, far below a night
+
+
+# Is shown memory in which batches will be; see `harness.line.Line.page_lock`.
+PageLock = Callable[[npt.NDArray[np.uint8]], None]
 
 
 class _Worker:
@@ -44,6 +53,7 @@ class _Worker:
         try:
             os.ftruncate(descriptor, shared_bytes(preparation, slots))
             self.shared = shared_from_descriptor(descriptor, preparation, slots)
+            self.shared.at[:] = NOTHING  # a process that dies while it starts is no picture's fault
             self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
             command = [sys.executable, "-c", BOOT, str(HOME), str(theirs.fileno()), str(descriptor)]
             self.process = subprocess.Popen(
@@ -59,6 +69,7 @@ class _Worker:
             theirs.close()
         self.connection = Connection(ours.detach())
         self.assigned: deque[Bundle] = deque()
+        self.hung_seconds: float | None = None
         self._sending = threading.Lock()
         self.send((preparation, slots))
 
@@ -66,6 +77,13 @@ class _Worker:
         """Send something; a worker that has gone is noticed where its answer is missed."""
         with self._sending, contextlib.suppress(OSError):
             self.connection.send(message)
+
+    def end_if_hung(self, patience_seconds: float) -> None:
+        """Kill a process that has been at one picture for too long; its death is then noticed as any other."""
+        since = float(self.shared.since[0])
+        if since != WAITING and self.hung_seconds is None and time.monotonic() - since > patience_seconds:
+            self.hung_seconds = time.monotonic() - since
+            self.process.kill()
 
     def end(self) -> int:
         """Make sure that the process is gone; returns its exit code, negative for a signal."""
@@ -92,10 +110,20 @@ class WorkerFeed:
         workers: how many processes.
         slots: batches that each may have filled and not got back.
         meter: is told where the time goes.
+        patience_seconds: for which a worker may be at one picture before it counts as hung; waiting does not count.
     """
 
-    def __init__(self, preparation: Preparation, todo: Todo, workers: int, slots: int, meter: Meter) -> None:
+    def __init__(
+        self,
+        preparation: Preparation,
+        todo: Todo,
+        workers: int,
+        slots: int,
+        meter: Meter,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._preparation, self._todo, self._slots, self._meter = preparation, todo, slots, meter
+        self._patience_seconds = patience_seconds
         self._again: deque[Bundle] = deque()
         self._strikes: dict[tuple[int, int], int] = {}
         self._in_vain = 0
@@ -105,6 +133,7 @@ class WorkerFeed:
         self._error: BaseException | None = None
         self._bell, self._rope = os.pipe()
         os.set_blocking(self._rope, False)
+        self._page_lock: PageLock = _not_locked
         self._workers = [_Worker(preparation, slots) for _ in range(workers)]
         self._thread = threading.Thread(target=self._mind, name="qharness workers", daemon=True)
         self._thread.start()
@@ -133,6 +162,12 @@ class WorkerFeed:
         self._todo.collected()
         self._ring()
 
+    def lock_pages(self, page_lock: PageLock) -> None:
+        """Have the memory of all workers page-locked, of those too that replace others."""
+        self._page_lock = page_lock
+        for worker in tuple(self._workers):
+            page_lock(worker.shared.memory)
+
     def close(self) -> None:
         """As `harness.feed.Feed.close`."""
         self._finish()
@@ -160,11 +195,13 @@ class WorkerFeed:
                     self._finish()
                     break
                 by_connection = {worker.connection: worker for worker in self._workers}
-                for ready in wait([*by_connection, self._bell]):
+                for ready in wait([*by_connection, self._bell], self._patience_seconds / 4):
                     if isinstance(ready, Connection):
                         self._receive(by_connection[ready])
                     else:
                         os.read(self._bell, 4096)
+                for worker in self._workers:
+                    worker.end_if_hung(self._patience_seconds)
         except BaseException as error:  # noqa: BLE001 - it is raised again where batches are waited for
             self._finish(error)
         finally:
@@ -212,15 +249,19 @@ class WorkerFeed:
         if code >= 0:
             raise RuntimeError(f"a worker process ended with exit code {code}:\n{said or 'it said nothing'}")
         how = f"by signal {-code} ({signal.strsignal(-code)})"
+        if worker.hung_seconds is not None:
+            how = f"because it hung for {worker.hung_seconds:.0f} s"
         self._in_vain += 1
         if self._in_vain > IN_VAIN:
             raise HarnessError(
-                f"worker processes died {self._in_vain} times in a row, the last {how}; memory may be short: try fewer "
-                f"with --workers, or 0 to do without them"
+                f"worker processes died {self._in_vain} times in a row, the last {how}; memory may be short, or the "
+                f"pictures out of reach: try fewer with --workers, or 0 to do without them"
             )
         self._again.extend(self._blamed(worker, bundle, how) for bundle in worker.assigned)
         worker.stderr.close()
-        self._workers[self._workers.index(worker)] = _Worker(self._preparation, self._slots)
+        fresh = _Worker(self._preparation, self._slots)
+        self._page_lock(fresh.shared.memory)
+        self._workers[self._workers.index(worker)] = fresh
 
     def _blamed(self, worker: _Worker, bundle: Bundle, how: str) -> Bundle:
         """The bundle for its next attempt; a picture on which a worker died twice is not touched again."""
@@ -231,6 +272,10 @@ class WorkerFeed:
             if strikes == 2:
                 fatal[position] = f"worker: the process that prepared this picture ended twice, the last time {how}"
         return replace(bundle, fatal=fatal, attempt=bundle.attempt + 1)
+
+
+def _not_locked(memory: npt.NDArray[np.uint8]) -> None:
+    """For engines that read memory as it is."""
 
 
 def feed_from_workers(

@@ -15,7 +15,18 @@ from noise import STEPS
 from noise.base import MissingData, Unavailable
 from noise.corruptions import overlays
 
-REQUIREMENTS = ("data", "chromium", "decoders", "gpu", "magick", "qemu", "torch")
+REQUIREMENTS = (
+    "data",
+    "chromium",
+    "cuda",
+    "decoders",
+    "magick",
+    "pycuda",
+    "qemu",
+    "stubs",
+    "tensorrt",
+    "torch",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,6 +59,15 @@ def real_data(request: pytest.FixtureRequest) -> Path:
         missing(request, "data", "QHARNESS_DATA does not name a folder with real pictures and models")
     if not Path(folder).is_dir():
         missing(request, "data", f"QHARNESS_DATA names {folder}, which is no folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def full_stubs(request: pytest.FixtureRequest) -> Path:
+    """The folder with the whole signatures of each version of TensorRT, read from its bindings."""
+    folder = os.environ.get("QHARNESS_STUBS", "")
+    if not folder or not Path(folder).is_dir():
+        missing(request, "stubs", f"QHARNESS_STUBS names no folder with TensorRT's signatures; got {folder!r}")
     return Path(folder)
 
 

@@ -11,7 +11,9 @@ import pytest
 
 from engines import ENGINES
 from exporters import METHODS, TARGETS, VARIANTS, Entry
+from harness.quantities import QUANTITIES
 from harness.registry import NOISE_TABLE, noise_settings
+from harness.rules import DEFAULT_RULES, read_rules
 from noise.presets import NORMALISATIONS
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +45,19 @@ def test_every_command_is_in_the_readme() -> None:
 def test_every_method_target_and_variant_is_in_the_readme(table: dict[str, Entry]) -> None:
     for name in table:
         assert re.search(rf"^\| `{name}(:[\d.]+)?` \|", README, flags=re.MULTILINE), name
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_every_quantity_is_in_the_readme_with_its_unit(quantity: str) -> None:
+    line = next(line for line in README.splitlines() if line.startswith("| ") and f"`{quantity}`" in line)
+    assert f"| {QUANTITIES[quantity].unit} |" in line
+    for key in ("noise", "version", "step"):
+        assert (f"`{key}`" in line) == (key in QUANTITIES[quantity].keys)
+
+
+def test_the_readme_shows_the_default_rules(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text(README.split("```toml\n")[1].split("```")[0])
+    assert read_rules(tmp_path / "rules.toml") == DEFAULT_RULES
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -14,8 +14,8 @@ from harness.mismatch import mismatch_from_store, mismatch_recipe
 from harness.progress import Progress
 from harness.recipe import Recipe
 from harness.report.build import Report
-from harness.run import Speed
 from harness.session import execute
+from harness.speed import Speed
 from harness.store import Store
 from noise.normalise import quantised
 

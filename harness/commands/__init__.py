@@ -6,6 +6,19 @@ A module offers ``add(commands)``, which describes its commands to `argparse` an
 
 from __future__ import annotations
 
-from harness.commands import bench, calibrate, corrupt, doctor, inspect, mismatch, quantize, report, rewrite, run
+from harness.commands import (
+    bench,
+    build,
+    calibrate,
+    corrupt,
+    doctor,
+    gate,
+    inspect,
+    mismatch,
+    quantize,
+    report,
+    rewrite,
+    run,
+)
 
-MODULES = (run, mismatch, report, corrupt, calibrate, quantize, rewrite, inspect, bench, doctor)
+MODULES = (run, mismatch, report, gate, corrupt, calibrate, quantize, rewrite, build, inspect, bench, doctor)

@@ -6,6 +6,7 @@ import argparse
 import json
 import tempfile
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from harness.bench import Load, Measurement, bench
 from harness.commands.options import add_recipe, recipe_from_options
+from harness.device_timing import device_bench
 from harness.plan import plan
 from harness.prepare import prepare
 from harness.progress import Progress
@@ -58,9 +60,11 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
     made = plan(recipe)
     progress = Progress()
     with tempfile.TemporaryDirectory() as folder:
-        measured = bench(made, prepare(made, Path(folder), progress), load, progress)
+        contenders = prepare(made, Path(folder), progress)
+        measured = bench(made, contenders, load, progress)
+        on_device = device_bench(contenders, load, progress)
     if options.json:
-        print(json.dumps([each.describe() for each in measured], indent=1))
+        print(json.dumps([each.describe() for each in (*measured, *on_device)], indent=1))
     else:
         groups: dict[tuple[str, str], list[Measurement]] = {}
         for each in measured:
@@ -68,7 +72,23 @@ def _bench(options: argparse.Namespace, console: Console) -> int:
         for group in groups.values():
             console.print(_table(group))
         console.print(NOTE)
+        for _, rows in groupby(on_device, key=lambda each: each.contender):
+            console.print(_device_table(list(rows)))
     return 0
+
+
+def _device_table(measured: list[Measurement]) -> Table:
+    """What one version's device does with a batch."""
+    first = measured[0]
+    title = f"{first.contender} on the device, {first.n:,} calls, input page-locked"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
+    for heading in ("value", "95 %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in measured:
+        ends = ["-" if end is None else f"{end:.3f}" for end in (each.low, each.high)]
+        table.add_row(each.metric, f"{each.value:.3f}", " to ".join(ends))
+    return table
 
 
 def _table(measured: list[Measurement]) -> Table:

@@ -18,6 +18,7 @@ from engines.onnx_file import artifact_from_onnx
 from exporters import METHODS, TARGETS
 from exporters.int4_options import METHODS as INT4_METHODS
 from exporters.int4_options import Int4Options, check_target
+from exporters.levels import with_levels
 from harness.calibrate import CLEAN, calibration_findings, calibration_from_job, pictures_of
 from harness.commands.files import check_output, job_for_file, scored_samples, with_chosen_preprocessing
 from harness.commands.options import add_model, add_quantisation, names, recipe_from_options
@@ -45,6 +46,11 @@ def add(commands: Commands) -> None:
     quantize.add_argument("--method", metavar="NAME", help=f"of calibration: one of {', '.join(METHODS)}")
     quantize.add_argument("--calibration-pictures", type=int, metavar="N", help="at most; default 100")
     add_quantisation(quantize)
+    quantize.add_argument(
+        "--levels",
+        action="store_true",
+        help="take 8-bit levels [N, H, W, 3]: normalise inside the graph, on the device",
+    )
     small = quantize.add_argument_group("INT4", "4-bit weights in blocks for matrix products; activations in float")
     small.add_argument("--to", choices=("int8", "int4"), default="int8", help="default: %(default)s")
     small.add_argument("--block", type=int, metavar="N", help="32, 64 or 128 weights share a scale")
@@ -80,6 +86,8 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         study = Study(job.artifact, calibration, wish, samples, conditions, recipe.seed)
         return _rank(study, options, console)
     made = qdq_writer()(job.artifact, calibration, wish, target, Path(options.output))
+    if options.levels:
+        made = with_levels(made, made.path)
     for finding in calibration_findings(calibration.summary()):
         console.print(f"{finding.severity}: {finding.message}", style="yellow", markup=False)
     console.print(f"{made.path.resolve()} for {options.goal}, ranges by {calibration.source.method}", markup=False)
@@ -118,6 +126,8 @@ def _quantize_int4(recipe: Recipe, options: argparse.Namespace, console: Console
     pictures = pictures_of(job) if job and INT4_METHODS[wish.method].needs_pictures else None
     rest = rest_in_int8 if wish.rest == "int8" else None
     made = int4_writer()(artifact, options.goal, wish, Path(options.output), pictures, rest)
+    if options.levels:
+        made = with_levels(made, made.path)
     layers = made.made_by["int4_layers"]
     console.print(f"{made.path.resolve()} for {options.goal}: {len(layers)} layers with 4-bit weights", markup=False)
     for reason, count in Counter(each["reason"] for each in made.made_by["other_layers"]).items():

@@ -13,16 +13,21 @@ from rich.console import Console
 from harness.commands.options import add_recipe, add_speed, recipe_from_options, speed_from_options
 from harness.cost import cost_of, cost_report
 from harness.demo.embedded import demo_recipe
+from harness.errors import HarnessError
 from harness.extent import WHOLE, Extent, shard_from_text
 from harness.merge import merge
 from harness.plan import plan
 from harness.progress import Progress
+from harness.quantities import Evidence
 from harness.recipe import Recipe
+from harness.report.gate import terminal_verdict
 from harness.report.terminal import terminal_report
 from harness.report.write import HTML
+from harness.rules import read_rules
 from harness.session import default_folder, execute
 from harness.store import Store
-from harness.until import FORMS, until_from_text
+from harness.until import FORMS, StoppingRule, UntilGate, until_from_text
+from harness.verdict import judge
 
 if TYPE_CHECKING:
     from harness.commands.options import Commands
@@ -41,8 +46,9 @@ def add(commands: Commands) -> None:
     add_recipe(run)
     _add_output(run)
     add_speed(run)
-    forms = "; ".join(f"{name}<POINTS: {meaning}" for name, meaning in FORMS.items())
+    forms = "; ".join(f"{form}: {meaning}" for form, meaning in FORMS.items())
     run.add_argument("--until", metavar="RULE", help=f"stop when enough is known, such as ci<0.5. {forms}")
+    run.add_argument("--rules", metavar="FILE", help="of --until gate, in TOML; default: built in")
     run.add_argument("--shard", metavar="I/N", help="measure every N-th part here; qharness merge joins the folders")
     run.add_argument("--ray", metavar="ADDRESS", help="measure on a Ray cluster; local: on one of this machine's own")
     run.set_defaults(command=_run, resumes=True)
@@ -64,11 +70,20 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace, console: Console) -> int:
     extent = Extent(
-        until_from_text(options.until) if options.until else None,
+        _until(options),
         shard_from_text(options.shard) if options.shard else WHOLE,
         options.ray or "",
     )
     return _measure(recipe_from_options(options), options, console, extent)
+
+
+def _until(options: argparse.Namespace) -> StoppingRule | None:
+    until = until_from_text(options.until) if options.until else None
+    if not options.rules:
+        return until
+    if not isinstance(until, UntilGate):
+        raise HarnessError("--rules are for --until gate; add it, or judge the run afterwards with qharness gate")
+    return UntilGate(read_rules(Path(options.rules)))
 
 
 def _demo(options: argparse.Namespace, console: Console) -> int:
@@ -98,6 +113,9 @@ def _measure(recipe: Recipe, options: argparse.Namespace, console: Console, exte
     before = len(Store(folder).parts())
     report = execute(recipe, folder, speed_from_options(options), Progress(), extent)
     console.print(terminal_report(report))
+    if isinstance(extent.until, UntilGate):
+        console.print(terminal_verdict(judge(extent.until.rules, Evidence(report)), report))
+        console.print(f"qharness gate {folder} says the same with an exit code.", markup=False)
     if before and before == len(Store(folder).parts()):
         console.print("\nNothing was left to measure: this run had all it needs. Delete its folder to measure again.")
     console.print(f"\nReport: {(folder / HTML).resolve()}")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.estimate import Estimate, Values, Z, average, mcnemar, paired_difference, proportion
+from harness.estimate import Estimate, Values, average, mcnemar, paired_difference, proportion
 from harness.labels import IMAGENET_CLASSES
-from harness.looks import z_from_looks
+from harness.looks import z_from_stopping
 from harness.mce import ALEXNET_ERROR, SEVERITIES, CorruptionErrors, corruption_errors
 from harness.plan import FP32, INTEGER, SIMULATED
 from harness.report.cells import Cell, any_failed, cells_from_store
@@ -45,7 +45,7 @@ class Loss:
         better: pictures that only ``after`` got right; for one condition, else ``None``.
         worse: pictures that only ``before`` got right.
         changed: share of pictures whose prediction changed.
-        distance: mean `harness.record.logit_distance` of the answers after from those before; none between engines.
+        distance: mean `harness.record.logit_distances` of the answers after from those before; none between engines.
         p_value: of McNemar's exact test, mid-p.
     """
 
@@ -97,6 +97,7 @@ class Row:
 class Report:
     """Everything that any form of the report shows; `describe` is its JSON (``report/schema.json``).
 
+    ``pictures`` are those that every engine has measured; where one is behind, estimates of others stand on more.
     ``not_run`` holds what was asked for and could not be had: name, noise, setting and reason of each.
     """
 
@@ -159,12 +160,10 @@ def report_from_store(store: Store) -> Report:
     identity = header["identity"]
     cells = cells_from_store(store)
     stopping = store.read_json(STOPPING) if store.has(STOPPING) else None
-    z = z_from_looks(len(stopping["looks"])) if stopping else Z
+    z = z_from_stopping(stopping)
     conditions = _condition_rows(identity["conditions"], cells, z)
     rows = [*conditions, *_mean_rows(identity["conditions"], cells, z)]
-    failed, pictures = store.query(
-        "select count(distinct sample) filter (error is not null), count(distinct sample) from records"
-    )[0]
+    (failed,) = store.query("select count(distinct sample) from records where error is not null")[0]
     errors = store.query(
         "select error, count(distinct sample), min(sample) from records where error is not null "
         "group by error order by 2 desc, 1 limit 20"
@@ -177,7 +176,7 @@ def report_from_store(store: Store) -> Report:
         identity=identity,
         contenders=prepared["contenders"],
         planned_pictures=identity["data"]["pictures"],
-        pictures=pictures,
+        pictures=min(len(cells[key].sample) for each in identity["conditions"] for key in each["cells"].values()),
         failed_pictures=failed,
         errors=[{"error": text, "pictures": count, "first": first} for text, count, first in errors],
         sources=dict(sources),
@@ -271,7 +270,7 @@ def _corruption_errors(
     complete = {noise: group for noise, group in measured.items() if len(group) == SEVERITIES}
     if not complete:
         return {}
-    names = list(conditions[0]["cells"])
+    names = [name for name, key in conditions[0]["cells"].items() if len(cells[key].correct)]
     wrong = {
         name: {
             noise: 1 - _mean([[cells[each["cells"][name]] for each in group]], "correct")
@@ -304,8 +303,24 @@ def _losses(cells: Mapping[str, list[Cell]], means: Mapping[str, Values] | None,
                 losses.append(_loss(step, before, after, cells, means, z))
         mine = f"{engine}:{INTEGER}"
         if first_integer is not None and mine in cells and mine != first_integer:
-            losses.append(_loss(ENGINE_STEP, first_integer, mine, cells, means, z))
+            losses.append(_engine_loss(first_integer, mine, cells, means, z))
     return losses
+
+
+def _engine_loss(
+    before: str, after: str, cells: Mapping[str, list[Cell]], means: Mapping[str, Values] | None, z: float
+) -> Loss:
+    """The loss from one engine to another on the pictures of both: one may be further than the other."""
+    _, *places = np.intersect1d(cells[before][0].sample, cells[after][0].sample, return_indices=True)
+    both = dict(zip((before, after), places, strict=True))
+    return _loss(
+        ENGINE_STEP,
+        before,
+        after,
+        {name: [cell.at(where) for cell in cells[name]] for name, where in both.items()},
+        None if means is None else {name: means[name][where] for name, where in both.items()},
+        z,
+    )
 
 
 def _loss(
@@ -331,7 +346,7 @@ def _loss(
         worse,
         proportion(changed.astype(np.float64), failed, z),
         distance,
-        mcnemar(better, worse),
+        mcnemar(better, worse) if len(old) else None,
     )
 
 

@@ -56,7 +56,7 @@ def _accuracy_tables(report: Report, rows: Sequence[Row], *, with_interval: bool
                 for name in names
             ]
             body.append([row.name, *accuracies, *(points(loss.difference) for loss in row.losses_of(engine))])
-        tables.append(_table(header, body))
+        tables.append(markdown_table(header, body))
     return "\n\n".join(tables)
 
 
@@ -65,17 +65,17 @@ def _movement(report: Report) -> str:
     for engine in report.engines:
         header, body = movement_table(summary_rows(report), engine)
         if len(header) > 1:
-            tables.append(_table([engine, *header[1:]], body))
+            tables.append(markdown_table([engine, *header[1:]], body))
     return "\n\n".join(["## What accuracy does not show", MOVEMENT, *tables]) if tables else ""
 
 
 def _corruption_errors(report: Report) -> str:
     header, body, note = corruption_error_table(report)
-    return f"## Corruption errors\n\n{_table(header, body)}\n\n{note}" if body else ""
+    return f"## Corruption errors\n\n{markdown_table(header, body)}\n\n{note}" if body else ""
 
 
 def _grids(report: Report) -> str:
-    tables = [_table(*each(grid)) for grid in report.grids for each in (spread_table, term_table)]
+    tables = [markdown_table(*each(grid)) for grid in report.grids for each in (spread_table, term_table)]
     return "\n\n".join(["## Grids", GRID, *tables]) if tables else ""
 
 
@@ -91,7 +91,7 @@ def _certificates(report: Report) -> str:
         fallbacks = [layer for layer in certificate["layers"] if not layer["integer"]]
         if fallbacks:
             body = [[x["layer"], x["operator"], f"{x['macs']:,}", x["kernel"] or "-", x["reason"]] for x in fallbacks]
-            parts.append(_table(["layer in float", "operator", "MACs", "kernel", "reason"], body))
+            parts.append(markdown_table(["layer in float", "operator", "MACs", "kernel", "reason"], body))
     return "\n\n".join(parts)
 
 
@@ -99,7 +99,7 @@ def _errors(report: Report) -> str:
     if not report.errors:
         return ""
     body = [[error["error"], str(error["pictures"]), error["first"]] for error in report.errors]
-    return "## Failures\n\n" + _table(["error", "pictures", "first"], body)
+    return "## Failures\n\n" + markdown_table(["error", "pictures", "first"], body)
 
 
 def _provenance(report: Report) -> str:
@@ -118,12 +118,14 @@ def _provenance(report: Report) -> str:
         f"- processor: {identity['environment']['processor']} ({identity['environment']['kernel_class']})",
         f"- libraries: {libraries}; {identity['environment']['jpeg']}",
         "",
-        _table(["version", "file", "SHA-256"], files),
+        markdown_table(["version", "file", "SHA-256"], files),
     ]
     return "\n".join(lines)
 
 
-def _table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A table of GitHub-flavoured Markdown; what would break a cell is escaped."""
+
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 

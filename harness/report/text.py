@@ -70,7 +70,7 @@ def short(contender: str, report: Report) -> str:
 
 def headline(report: Report) -> list[str]:
     """What a person wants to know first, in sentences."""
-    lines = [_coverage(report), *_not_run(report), *_stopping(report)]
+    lines = [*coverage(report), *_not_run(report)]
     for engine in report.engines:
         clean = report.clean.loss("total", engine) if report.clean else None
         noisy = report.overall.loss("total", engine) if report.overall else None
@@ -102,6 +102,17 @@ def _not_run(report: Report) -> list[str]:
     return [f"{len(report.not_run)} {settings} asked for and not run, and no mean includes them: {names}."]
 
 
+def coverage(report: Report) -> list[str]:
+    """What was measured, and what a rule that may end the run did."""
+    seen = f"{report.pictures} pictures"
+    if report.pictures < report.planned_pictures:
+        seen = f"{report.pictures} of {report.planned_pictures} pictures so far"
+    failed = f"{report.failed_pictures} failed and count as wrong" if report.failed_pictures else "none failed"
+    conditions = len(report.of_kind("condition"))
+    measured = f"{seen}, {conditions} conditions, {len(report.contenders)} versions; {failed}."
+    return [measured, *_stopping(report)]
+
+
 def _stopping(report: Report) -> list[str]:
     """What a rule that may end the run did, and what it costs."""
     stopping = report.stopping
@@ -109,7 +120,8 @@ def _stopping(report: Report) -> list[str]:
         return []
     looks = f"Every interval is widened to hold at all {len(stopping['looks'])} planned looks together."
     if stopping["enough_at"] is None:
-        return [f"The rule {stopping['rule']} is not met yet. {looks}"]
+        met = "is not met yet" if report.pictures < report.planned_pictures else "was never met"
+        return [f"The rule {stopping['rule']} {met}. {looks}"]
     saved = 100 * (1 - stopping["enough_at"] / report.planned_pictures)
     return [
         f"The rule {stopping['rule']} was met after {stopping['enough_at']:,} of {report.planned_pictures:,} pictures, "
@@ -202,15 +214,6 @@ def _ratio(estimate: Estimate | None) -> str:
     if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
     return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
-
-
-def _coverage(report: Report) -> str:
-    seen = f"{report.pictures} pictures"
-    if report.pictures < report.planned_pictures:
-        seen = f"{report.pictures} of {report.planned_pictures} pictures so far"
-    failed = f"{report.failed_pictures} failed and count as wrong" if report.failed_pictures else "none failed"
-    conditions = len(report.of_kind("condition"))
-    return f"{seen}, {conditions} conditions, {len(report.contenders)} versions; {failed}."
 
 
 def _sentence(loss: Loss) -> str:

@@ -21,7 +21,8 @@ def timing_from_parts(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     workers' time without room for another. Shares are ``None`` where there is nothing to divide by.
     """
     wall = sum(part["wall_seconds"] for part in parts)
-    pictures = sum(part["pictures"] for part in parts)
+    engines_of_run = {engine for part in parts for engine in part["engines"]}
+    pictures = sum(part["pictures"] * len(part["engines"]) for part in parts) / max(1, len(engines_of_run))
     staffs: dict[tuple[int, int, int], int] = {}
     for part in parts:
         staff = (part["workers"], part["callers"], part["batch"])

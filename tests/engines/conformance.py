@@ -155,8 +155,8 @@ def check_follows_or_refuses(opened: Opened, options: EngineOptions, batch: Arra
         assert "has no option" in refusal, f"refused without naming the option: {refusal}"
         return
     with engine_of(opened) as engine:
-        facts = engine.facts()
-        for name in ("optimisation", "arena"):
+        facts = {"cuda_graph": False, **engine.facts()}
+        for name in ("optimisation", "arena", "cuda_graph"):
             asked = getattr(options, name)
             assert facts.get(name) == asked, f"asked for {name} = {asked}, the facts say {facts.get(name)}"
     check_matches_reference(opened, batch, wanted)

@@ -257,3 +257,13 @@ def test_engine_that_accepts_everything_is_caught() -> None:
 def test_threads_that_disturb_each_other_are_caught() -> None:
     with pytest.raises(AssertionError, match="another thread's run changed the scores"):
         conformance.check_threads(SharesStateBetweenThreads, [BATCH, OTHER])
+
+
+def test_cuda_graph_that_is_ignored_is_caught() -> None:
+    class SaysSo(Sound):
+        def facts(self) -> dict[str, Any]:
+            return {**super().facts(), "optimisation": "all", "arena": True}
+
+    wanted = conformance.answer(Sound(), BATCH)
+    with pytest.raises(AssertionError, match="asked for cuda_graph = True, the facts say False"):
+        conformance.check_follows_or_refuses(SaysSo, EngineOptions(cuda_graph=True), BATCH, wanted)

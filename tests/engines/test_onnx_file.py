@@ -35,6 +35,11 @@ def test_channels_last_is_read(tmp_path: Path) -> None:
     assert (artifact.layout, artifact.size) == ("nhwc", (32, 32))
 
 
+def test_levels_are_an_input_too(tmp_path: Path) -> None:
+    artifact = tiny_artifact(tmp_path, Shape(nhwc=True, dtype=TensorProto.UINT8))
+    assert (artifact.input.dtype, artifact.layout) == ("uint8", "nhwc")
+
+
 @pytest.mark.parametrize(
     ("tail", "kind"),
     [
@@ -52,14 +57,18 @@ def test_output_kind_is_read_from_the_end_of_the_graph(tmp_path: Path, tail: tup
 @pytest.mark.parametrize(
     ("shape", "fact", "advice"),
     [
-        (Shape(inputs=3), "expected one input, float32 [N, 3, H, W]; got 3: x float32 [N, 3, 32, 32], x1", ADVICE),
-        (Shape(dtype=TensorProto.UINT8), "got 1: x uint8 [N, 3, 32, 32]", ADVICE),
+        (
+            Shape(inputs=3),
+            "expected one input, float32 or uint8 [N, 3, H, W]; got 3: x float32 [N, 3, 32, 32], x1",
+            ADVICE,
+        ),
+        (Shape(dtype=TensorProto.INT8), "got 1: x int8 [N, 3, 32, 32]", ADVICE),
         (Shape(dtype=TensorProto.FLOAT16), "got 1: x float16 [N, 3, 32, 32]", ADVICE),
         (Shape(channels=1), "got [N, 1, 32, 32]", "expected three colour channels, [N, 3, H, W] or [N, H, W, 3]"),
         (Shape(width=48), "got 32 x 48", "expected a square input"),
         (Shape(height="H"), "the input [N, 3, N, 32]", "has no fixed height and width"),
     ],
-    ids=["three inputs", "uint8", "float16", "grey", "not square", "free height"],
+    ids=["three inputs", "int8", "float16", "grey", "not square", "free height"],
 )
 def test_network_that_cannot_be_fed_is_refused(tmp_path: Path, shape: Shape, fact: str, advice: str) -> None:
     path = write_tiny(tmp_path, shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,3 +93,11 @@ class Probabilities(DoubleEngine):
     def answer(self, batch: Array) -> Array:
         exponentials = np.exp(super().answer(batch))
         return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+class Slow(DoubleEngine):
+    """Takes a fifth of a second for every call."""
+
+    def answer(self, batch: Array) -> Array:
+        time.sleep(0.2)
+        return super().answer(batch)

@@ -26,6 +26,8 @@ from harness.until import until_from_text
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'qharness[ray]'")
 
+from ray.cluster_utils import Cluster
+
 ONE = Speed(workers=0, callers=1)
 
 
@@ -83,6 +85,31 @@ def test_a_lost_actor_is_replaced_and_the_rows_are_those_of_one_machine(
     ours, theirs = rows(folder), rows(finished)
     assert len(ours) == len(theirs) > 1
     assert all(one.equals(other) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_a_lost_node_is_done_without(
+    small: Recipe, finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Two nodes of a real cluster, both on this machine, with an actor each; one is killed in the middle."""
+    folder, cluster = tmp_path / "run", Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        second = cluster.add_node(num_cpus=1)
+        lost = threading.Event()
+
+        def lose() -> None:
+            deadline = time.monotonic() + 90
+            while not Store(folder).parts() and time.monotonic() < deadline:
+                time.sleep(0.005)
+            cluster.remove_node(second, allow_graceful=False)
+            lost.set()
+
+        threading.Thread(target=lose).start()
+        execute(small, folder, ONE, Progress(), Extent(ray=cluster.address))
+        assert lost.wait(60)
+    finally:
+        cluster.shutdown()
+    assert "actors 2, nodes 2" in capfd.readouterr().err
+    assert all(one.equals(other) for one, other in zip(rows(folder), rows(finished), strict=True))
 
 
 def test_a_cluster_that_goes_down_loses_nothing(small: Recipe, finished: Path, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from harness.mce import (
     relative_mean_corruption_error,
 )
 from harness.recipe import Recipe
-from harness.report.build import CLEAN, Cell, Report, _corruption_errors, report_from_store
+from harness.report.build import CLEAN, Report, _corruption_errors, report_from_store
+from harness.report.cells import Cell
 from harness.report.markdown import markdown_report
 from harness.report.page import page
 from harness.report.terminal import terminal_report
@@ -142,7 +143,7 @@ def fifteen(*, without: str = "") -> tuple[list[dict[str, object]], dict[str, Ce
         conditions.append({"name": name, "noise": noise, "setting": setting, "cells": keys})
         for key in keys.values():
             correct = (np.random.default_rng(len(key)).random(40) < 0.5).astype(np.float64)
-            cells[key] = Cell(correct, correct, np.where(np.arange(40) < 3, -1, 1).astype(np.int32), {})
+            cells[key] = Cell(np.arange(40), correct, correct, np.where(np.arange(40) < 3, -1, 1).astype(np.int32), {})
     return conditions, cells  # type: ignore[return-value]
 
 

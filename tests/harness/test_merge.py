@@ -42,6 +42,16 @@ def test_shards_joined_are_the_run_row_for_row(shards: list[Path], finished: Pat
     assert (tmp_path / "whole" / "report.html").exists()
 
 
+def test_a_shard_that_claimed_nothing_leaves_its_folder_to_the_whole_run(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    Extent(shard=Shard(1, 2)).claim(store)
+    Extent().claim(store)
+    store.claim({})
+    Extent().claim(store)
+    with pytest.raises(HarnessError, match="holds shard 1/1 of a run, and this is 1/2"):
+        Extent(shard=Shard(1, 2)).claim(store)
+
+
 def test_a_merged_run_is_complete(shards: list[Path], small: Recipe, tmp_path: Path) -> None:
     merge(shards, tmp_path / "whole")
     before = {part: part.stat().st_mtime_ns for part in Store(tmp_path / "whole").parts()}
@@ -50,13 +60,15 @@ def test_a_merged_run_is_complete(shards: list[Path], small: Recipe, tmp_path: P
 
 
 def test_a_missing_shard_is_named(shards: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match="1 of 4 parts are missing, the first is 000001; finish or name shard 2/3"):
+    with pytest.raises(
+        HarnessError, match=r"1 of 4 parts are missing, the first is 000001-ort-cpu\.parquet; finish or name shard 2/3"
+    ):
         merge([shards[0], shards[2]], tmp_path / "whole")
     assert not (tmp_path / "whole").exists()
 
 
 def test_a_shard_named_twice_is_named(shards: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match=r"part 000000\.parquet is double"):
+    with pytest.raises(HarnessError, match=r"part 000000-ort-cpu\.parquet is double"):
         merge([*shards, shards[0]], tmp_path / "whole")
 
 
@@ -70,7 +82,7 @@ def test_a_damaged_part_and_one_with_too_few_rows_are_refused(shards: list[Path]
     copy = tmp_path / "copy"
     shutil.copytree(shards[0], copy)
     first, second = Store(copy).parts()
-    shutil.copy(shards[1] / "parts" / "000001.parquet", first)  # the right name, another part's rows
+    shutil.copy(shards[1] / "parts" / "000001-ort-cpu.parquet", first)  # the right name, another part's rows
     with pytest.raises(HarnessError, match="rows, one per cell and picture; it has"):
         merge([copy, *shards[1:]], tmp_path / "whole")
     second.write_bytes(second.read_bytes()[:-10])

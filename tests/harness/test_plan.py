@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import onnx
 import pytest
 from rich.console import Console
 
-from engines.artifact import ArtifactError
+from engines import ENGINES
+from engines.artifact import ArtifactError, sha256_of, write_sidecar
+from engines.base import EngineUnavailable
 from harness.conditions import Finding
 from harness.cost import cost_of, cost_report
 from harness.errors import HarnessError
@@ -118,6 +120,30 @@ def test_a_bare_model_gets_imagenets_preprocessing_and_a_warning(small: Recipe, 
     assert made.pipeline == plan(small).pipeline
     assert isinstance(made.findings[0], Finding)
     assert plan(replace(small, model=str(tmp_path / "bare.onnx"), preprocess="unit")).findings == ()
+
+
+def test_an_engine_with_built_in_kernels_has_no_simulated_version(
+    small: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENGINES, "built", ENGINES["ort-cpu"]._replace(simulates=False))
+    versions = plan(replace(small, engines=("built", "ort-cpu:simulated"))).versions
+    assert versions == (("built", "fp32"), ("built", "integer"), ("ort-cpu", "simulated"))
+    with pytest.raises(HarnessError, match="built cannot switch its integer kernels off"):
+        plan(replace(small, engines=("built:simulated",)))
+
+
+def test_a_plan_runs_on_its_engine_alone(small: Recipe, tmp_path: Path) -> None:
+    """A plan is measured in the one version that it is; here its bytes are nobody's, for nothing is run."""
+    made = plan(small)
+    tensors = {"input": asdict(made.artifact.input), "output": asdict(made.artifact.output), "quantised": True}
+    path = tmp_path / "m.plan"
+    path.write_bytes(b"code for a GPU")
+    digest = sha256_of(path)
+    write_sidecar(replace(made.artifact, path=path, format="plan", sha256=digest, made_by=tensors))
+    with pytest.raises(HarnessError, match=r"m\.plan is a plan; it runs on tensorrt alone: --engines tensorrt"):
+        plan(replace(small, model=str(path)))
+    with pytest.raises(EngineUnavailable, match=r"pip install 'qharness\[tensorrt\]'"):
+        plan(replace(small, model=str(path), engines=("tensorrt",)))
 
 
 def test_a_quantised_model_has_two_versions(small: Recipe, tmp_path: Path) -> None:

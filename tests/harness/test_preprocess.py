@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engines.base import EngineUnavailable
+from harness.batches import Bundle, Preparer
 from harness.conditions import Condition
 from harness.errors import HarnessError
+from harness.plan import plan
 from harness.preprocess import compile_tree
+from harness.recipe import Recipe
 from harness.registry import noise_settings, step_function
 from noise import NOISES
 from noise.base import Change, MissingData, Pipeline, Step, Unavailable, differences
@@ -129,3 +132,13 @@ def test_parameters_that_a_step_does_not_take_are_refused_when_compiling() -> No
 def test_conditions_are_named_by_noise_and_setting() -> None:
     assert Condition("resize", "area", BASE).name == "resize:area"
     assert Condition("clean", "", BASE).name == "clean"
+
+
+def test_the_time_of_every_batch_is_told(small: Recipe) -> None:
+    made = plan(small)
+    preparer = Preparer(made.preparation(1))
+    bundle = Bundle(0, made.scored.samples[:2])
+    spent = [preparer.spent() for _ in preparer.batches(bundle, made.preparation(1).place)]
+    assert len(spent) == 2 * len(made.distinct) + 1
+    assert all(each["normalise"] > 0 for each in spent[:-1])
+    assert "normalise" not in spent[-1], "the same time was told twice"

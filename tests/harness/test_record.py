@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import special
 
-from harness.record import logit_distance, score
+from harness.record import logit_distances, scores
+
+
+def score(outputs: np.ndarray, label: int, output_kind: str) -> dict[str, Any]:
+    (fields,) = scores(outputs[None], [label], output_kind)
+    return fields
+
+
+def logit_distance(outputs: np.ndarray, reference: np.ndarray, output_kind: str) -> float | None:
+    (distance,) = logit_distances(outputs[None], reference[None], output_kind)
+    return distance
+
 
 LOGITS = hnp.arrays(np.float32, st.integers(2, 20), elements=st.floats(-30, 30, width=32))
 
@@ -74,3 +87,13 @@ def test_there_is_no_distance_to_what_is_flat_or_not_finite() -> None:
     assert logit_distance(np.float32([1, 2]), np.float32([4, 4]), "logits") is None
     assert logit_distance(np.float32([1, 2]), np.float32([np.inf, 0]), "logits") is None
     assert logit_distance(np.float32([np.nan, 2]), np.float32([1, 0]), "logits") is None
+
+
+@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 9)), elements=st.floats(width=16)), st.data())
+def test_no_answer_changes_its_neighbours(outputs: np.ndarray, data: st.DataObject) -> None:
+    labels = [data.draw(st.integers(0, outputs.shape[1] - 1)) for _ in outputs]
+    together = scores(outputs, labels, "logits")
+    assert together == [score(one, label, "logits") for one, label in zip(outputs, labels, strict=True)]
+    references = data.draw(hnp.arrays(np.float32, outputs.shape, elements=st.floats(width=16)))
+    distances = logit_distances(outputs, references, "logits")
+    assert distances == [logit_distance(*pair, "logits") for pair in zip(outputs, references, strict=True)]

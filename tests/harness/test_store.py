@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,9 +17,18 @@ from harness.record import Record
 from harness.run import pictures_per_part
 from harness.store import SCHEMA, Store
 
+NOTHING = [st.none()] * 8
 RECORDS = st.lists(
     st.one_of(
-        st.builds(Record, st.just("c"), st.text(max_size=9), st.integers(0, 999), st.text(max_size=9), error=st.text()),
+        st.builds(
+            Record,
+            st.just("c"),
+            st.text(max_size=9),
+            st.integers(0, 999),
+            st.text(max_size=9),
+            *NOTHING,
+            error=st.text(),
+        ),
         st.builds(
             Record,
             st.just("c"),
@@ -30,6 +41,9 @@ RECORDS = st.lists(
             st.floats(-99, 99, width=32),
             st.floats(-99, 0, width=32),
             st.floats(0, 1, width=32),
+            st.none() | st.floats(0, 9, width=32),
+            st.none() | st.floats(0, 9, width=32),
+            st.none(),
         ),
     ),
     max_size=8,
@@ -43,8 +57,10 @@ def test_records_read_back_as_they_were_written(
 ) -> None:
     store = Store(tmp_path_factory.mktemp("store"))
     store.claim({})
-    store.write_part(0, records, {"wall_seconds": 1.0})
+    store.write_part(0, "a", records, {"wall_seconds": 1.0})
+    store.write_part(0, "b", [])
     assert [Record(**row) for row in pq.read_table(store.parts()[0]).to_pylist()] == records
+    assert pq.read_table(store.parts()[1]).num_rows == 0
     assert store.timings() == [{"wall_seconds": 1.0}]
 
 
@@ -56,12 +72,12 @@ def test_a_part_that_cannot_be_written_whole_is_not_there(tmp_path: Path, monkey
     store.claim({})
     monkeypatch.setattr("os.fsync", no_space)
     with pytest.raises(HarnessError, match="the disk is full; what was measured before is kept"):
-        store.write_part(0, [], {})
+        store.write_part(0, "a", [])
     assert list((tmp_path / "parts").iterdir()) == []
 
 
 def test_the_columns_are_the_fields_of_a_record() -> None:
-    assert SCHEMA.names == list(Record.__dataclass_fields__)
+    assert SCHEMA.names == list(Record._fields)
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
@@ -91,6 +107,29 @@ def test_two_processes_may_not_work_in_one_folder(tmp_path: Path) -> None:
         second.__enter__()
     with Store(tmp_path).locked():
         assert (tmp_path / ".lock").exists()
+
+
+def test_of_many_that_make_a_folder_at_once_exactly_one_works_in_it(tmp_path: Path) -> None:
+    many = 6
+    ready, tried = threading.Barrier(many), threading.Barrier(many)
+
+    def refusal(folder: Path) -> str:
+        store = Store(folder)
+        ready.wait(30)
+        try:
+            store.create()
+            with store.locked():
+                store.write_text(store.recipe_path.name, "")
+                tried.wait(30)
+        except HarnessError as error:
+            tried.wait(30)
+            return str(error).partition(" in ")[0]
+        return ""
+
+    with ThreadPoolExecutor(many) as pool:
+        for number in range(50):
+            said = sorted(pool.map(refusal, [tmp_path / str(number) / "run"] * many))
+            assert said == ["", *["another qharness is at work"] * (many - 1)]
 
 
 @pytest.mark.parametrize(("total", "size"), [(1, 4), (300, 4), (5_000, 20), (50_000, 64)])

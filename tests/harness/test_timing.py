@@ -18,6 +18,7 @@ from harness.speed import Speed
 PART: Mapping[str, Any] = {
     "wall_seconds": 10.0,
     "pictures": 5,
+    "engines": ["x"],
     "workers": 2,
     "callers": 2,
     "batch": 4,

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError
-from harness.estimate import paired_difference
+from harness.estimate import paired_difference, scaled
 from harness.extent import Extent
 from harness.looks import FIRST_LOOK, GROWTH, looks, z_from_looks
 from harness.progress import Progress
 from harness.recipe import Recipe
 from harness.report.build import Report
 from harness.report.text import headline
+from harness.rules import DEFAULT_RULES, Rule
 from harness.session import execute
 from harness.speed import Speed
 from harness.store import STOPPING, Store
-from harness.until import Until, until_from_text
+from harness.until import Until, UntilGate, stored_rules, until_from_text
+from harness.verdict import PASSED, UNDECIDED, outcome_of
 from tests.harness.conftest import copy_pictures
 from tests.harness.test_resume import rows_of
 
@@ -53,7 +58,31 @@ def test_all_looks_together_are_wrong_in_fewer_than_one_run_in_twenty_and_naive_
     assert wrong["naive"] / runs > 0.10
 
 
-@pytest.mark.parametrize("text", ["ci", "ci<", "ci>1", "ci<0", "speed<1", "ci<-1", "gate"])
+@pytest.mark.parametrize(("sequential", "z_of"), [(True, z_from_looks), (False, lambda _: 1.96)])
+def test_a_gate_that_stops_early_ships_a_bad_engine_as_seldom_as_one_look_would(
+    sequential: bool, z_of: Callable[[int], float]
+) -> None:
+    """Two rules; the engine loses exactly the bound of one, the worst engine that is easiest to ship by luck."""
+    draw = np.random.default_rng(1)
+    total, runs = 3000, 400
+    planned = looks(total)
+    z = z_of(len(planned))
+    lenient, strict = (Rule("drop", noise="clean", at_most=bound) for bound in (6.0, 2.0))
+    shipped = 0
+    for _ in range(runs):
+        before = (draw.random(total) < 0.8).astype(np.float64)
+        lost = draw.random(total)
+        after = np.where(before == 1, lost >= 0.05, lost < 0.10).astype(np.float64)  # loses 2 points
+        for n in planned:
+            drop = scaled(paired_difference(before[:n], after[:n], 0, z), -100, "points")
+            outcomes = {outcome_of(rule, drop) for rule in (lenient, strict)}
+            if UNDECIDED not in outcomes:
+                shipped += outcomes == {PASSED}
+                break
+    assert (shipped / runs < 0.025) == sequential
+
+
+@pytest.mark.parametrize("text", ["ci", "ci<", "ci>1", "ci<0", "speed<1", "ci<-1", "gate<1"])
 def test_another_rule_is_refused(text: str) -> None:
     with pytest.raises(HarnessError, match="expected a rule such as"):
         until_from_text(text)
@@ -62,6 +91,7 @@ def test_another_rule_is_refused(text: str) -> None:
 def test_a_rule_is_read() -> None:
     assert until_from_text(" ci < 0.50 ") == Until("ci", 0.5)
     assert str(until_from_text("drop<2")) == "drop<2"
+    assert until_from_text("gate") == UntilGate(DEFAULT_RULES)
 
 
 @pytest.fixture
@@ -116,3 +146,57 @@ def test_a_drop_is_certain_in_either_direction(many: Recipe, tmp_path: Path) -> 
     lost = replace(loss, step="total", difference=replace(loss.difference, value=-0.3, low=-0.4, high=-0.2))
     failing = replace(report, rows=(replace(report.rows[0], losses=(lost,)),))
     assert Until("drop", 10.0).reached(failing)
+
+
+LENIENT = (Rule("drop", noise="*", at_most=30.0), Rule("integer_share", at_least=50.0))
+
+
+def test_a_gate_ends_the_run_at_a_certain_verdict_and_keeps_its_rules(
+    many: Recipe, run_recipe: Callable[..., Report], tmp_path: Path
+) -> None:
+    speed = Speed(workers=0, callers=2)
+    early = execute(many, tmp_path / "early", speed, Progress(), Extent(UntilGate(LENIENT)))
+    assert early.stopping is not None
+    assert early.stopping["enough_at"] == early.pictures < early.planned_pictures
+    assert f"The rule gate (2 rules) was met after {early.pictures} of" in " ".join(headline(early))
+    assert stored_rules(Store(tmp_path / "early")) == LENIENT
+    schema = json.loads((files("harness.report") / "schema.json").read_text())
+    jsonschema.validate(json.loads((tmp_path / "early" / "report.json").read_text()), schema)
+    run_recipe(many, "whole", speed)
+    prefix = rows_of(tmp_path / "early")
+    assert prefix.equals(rows_of(tmp_path / "whole").slice(0, prefix.num_rows))
+
+
+def test_one_broken_rule_ends_the_run_whatever_the_others_need(many: Recipe, tmp_path: Path) -> None:
+    impossible = Rule("accuracy", noise="clean", at_least=100.0, version="fp32", name="never wrong")
+    hopeless = Rule("accuracy", noise="brightness", at_least=99.9)
+    undecidable = Rule("drop", noise="clean", at_most=0.001)
+    gate = UntilGate((impossible, hopeless, undecidable))
+    report = execute(many, tmp_path / "run", Speed(workers=0, callers=2), Progress(), Extent(gate))
+    assert report.pictures < report.planned_pictures
+    assert gate.reached(report)
+    assert not UntilGate((undecidable,)).reached(report)
+
+
+def test_a_run_that_goes_on_under_other_rules_says_so(
+    many: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speed = Speed(workers=0, callers=2)
+    execute(many, tmp_path / "run", speed, Progress(), Extent(UntilGate(LENIENT)))
+    execute(many, tmp_path / "run", speed, Progress(), Extent(UntilGate(LENIENT)))
+    assert capsys.readouterr().err == ""
+    stricter = (replace(LENIENT[0], at_most=29.0), LENIENT[1])
+    execute(many, tmp_path / "run", speed, Progress(), Extent(UntilGate(stricter)))
+    assert "begun under other rules, rule 1.at_most (there 30.0, now 29.0)" in capsys.readouterr().err
+    assert stored_rules(Store(tmp_path / "run")) == stricter
+
+
+def test_a_rule_without_a_place_in_the_plan_costs_nothing(many: Recipe, tmp_path: Path) -> None:
+    for rule, message in (
+        (Rule("drop", noise="fog", at_most=1.0), "no noise in this run 'fog'"),
+        (Rule("change", noise="clean", at_least=0.0), "needs a run to compare with"),
+        (Rule("mce", at_most=80.0), "needs a model of ImageNet's 1,000 classes; this one has 16"),
+    ):
+        with pytest.raises(HarnessError, match=message):
+            execute(many, tmp_path / "run", Speed(), Progress(), Extent(UntilGate((rule,))))
+    assert not (tmp_path / "run").exists()

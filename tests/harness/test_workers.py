@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -27,7 +28,7 @@ from harness.report.build import Report
 from harness.samples import Sample
 from harness.sources.storage import Extent
 from harness.speed import Speed
-from harness.workers import IN_VAIN, WorkerFeed
+from harness.workers import IN_VAIN, PATIENCE_SECONDS, WorkerFeed
 from noise.base import Pipeline, Step
 from tests.harness.test_resume import rows_of
 
@@ -55,8 +56,14 @@ def all_batches(feed: Feed) -> Batches:
     return found
 
 
-def worker_feed(preparation: Preparation, bundles: list[Bundle], workers: int, slots: int = 2) -> WorkerFeed:
-    return WorkerFeed(preparation, Todo(bundles, ahead=8), workers, slots, Meter())
+def worker_feed(
+    preparation: Preparation,
+    bundles: list[Bundle],
+    workers: int,
+    slots: int = 2,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> WorkerFeed:
+    return WorkerFeed(preparation, Todo(bundles, ahead=8), workers, slots, Meter(), patience_seconds)
 
 
 def equal(ours: Batches, theirs: Mapping[tuple[int, int], tuple[tuple[Row, ...], npt.NDArray[np.float32]]]) -> bool:
@@ -116,7 +123,7 @@ def trap(tmp_path: Path, bundles: list[Bundle]) -> tuple[list[Bundle], Callable[
     def kill() -> int:
         with pipe.open("wb"):  # which waits for a reader, and lets later ones in while it is open
             while True:
-                reader = next((child for child in children() if child not in killed and _has_open(child, pipe)), None)
+                reader = next((child for child in children() if child not in killed and _reads(child, pipe)), None)
                 if reader is not None:
                     os.kill(reader, signal.SIGKILL)
                     killed.append(reader)
@@ -126,11 +133,19 @@ def trap(tmp_path: Path, bundles: list[Bundle]) -> tuple[list[Bundle], Callable[
     return [*bundles[:2], trapped, *bundles[3:]], kill
 
 
-def _has_open(process: int, path: Path) -> bool:
+def _reads(process: int, path: Path) -> bool:
+    """Whether a process has a file open for reading. A process just forked has what its parent has, to write."""
     try:
-        return any(os.readlink(each) == str(path) for each in Path(f"/proc/{process}/fd").iterdir())
+        return any(
+            os.readlink(each) == str(path) and int(_flags(process, each.name), 8) & os.O_ACCMODE == os.O_RDONLY
+            for each in Path(f"/proc/{process}/fd").iterdir()
+        )
     except OSError:  # it has gone meanwhile
         return False
+
+
+def _flags(process: int, descriptor: str) -> str:
+    return re.findall(r"flags:\s*(\d+)", Path(f"/proc/{process}/fdinfo/{descriptor}").read_text())[0]
 
 
 def test_a_picture_that_kills_twice_is_a_row_with_that_error(
@@ -171,6 +186,49 @@ def test_a_picture_that_kills_once_is_done_again(
         found = all_batches(feed)
     killer.join()
     assert equal(found, all_batches(InlineFeed(preparation, bundles, 8, Meter())))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_picture_on_which_workers_hang_is_a_row_with_that_error(
+    preparation: Preparation, trap: tuple[list[Bundle], Callable[[], int]], workers: int
+) -> None:
+    bundles, _ = trap  # nobody ever writes
+    before = set(children())
+    serial = all_batches(InlineFeed(preparation, [*bundles[:2], *bundles[3:]], 8, Meter()))
+    with closing(worker_feed(preparation, bundles, workers, patience_seconds=2)) as feed:
+        found = all_batches(feed)
+    rows = [row for (index, _), (each, _) in found.items() if index == 2 for row in each]
+    errors = {row.error for row in rows if row.position == 0}
+    assert len(rows) == 8
+    assert all(
+        re.fullmatch(r"worker: .* ended twice, the last time because it hung for [2-9] s", error or "bare")
+        for error in errors
+    )
+    assert {row.error for row in rows if row.position == 1} == {None}
+    assert equal({key: value for key, value in found.items() if key[0] != 2}, serial)
+    assert set(children()) == before
+
+
+def test_a_worker_that_waits_does_not_hang(preparation: Preparation, bundles: list[Bundle]) -> None:
+    patience_seconds = 1.0
+    before = set(children())
+    feed = WorkerFeed(preparation, Todo(bundles, ahead=2), 1, 1, Meter(), patience_seconds)
+    with closing(feed):
+        stream = feed.stream()
+        first = next(stream)
+        (worker,) = set(children()) - before
+        time.sleep(2 * patience_seconds)  # for a free slot, in the middle of a bundle
+        assert not first.batch.last
+        first.release()
+        finished = 0
+        while finished < 2:
+            delivery = next(stream)
+            delivery.release()
+            finished += delivery.batch.last
+        time.sleep(2 * patience_seconds)  # for work: nothing more may be out before something is collected
+        feed.collected()
+        next(stream).release()
+        assert set(children()) - before == {worker}
 
 
 def test_a_run_whose_workers_are_killed_at_random_ends_row_for_row_the_same(
