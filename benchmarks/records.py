@@ -13,15 +13,14 @@ import numpy as np
 
 from benchmarks.figure import Figure
 from harness.demo.embedded import demo_recipe
-from harness.lanes import Slice
 from harness.meter import Meter
 from harness.progress import Progress
 from harness.record import Record, logit_distances, scores
 from harness.report.build import report_from_store
 from harness.report.write import write_reports
-from harness.run import slices_from_samples
 from harness.samples import Sample
 from harness.session import execute
+from harness.slices import Slice, slices_from_samples
 from harness.sources.storage import Extent
 from harness.speed import Speed, Staff
 from harness.store import Store
@@ -39,7 +38,7 @@ SEED = 0
 def measure(folder: Path) -> Figure:
     """Twenty cells of 50,000 pictures."""
     store = _begun(folder)
-    parts = len(slices_from_samples(_samples(store)))
+    parts = len(_slices(store))
     started = time.perf_counter()
     killed_at = _write_and_kill(store, parts // 2)
     rows: list[dict[str, str | float]] = [_row(f"write until killed, at part {killed_at} of {parts}", started)]
@@ -91,6 +90,11 @@ def _samples(store: Store) -> list[Sample]:
     ]
 
 
+def _slices(store: Store) -> list[Slice]:
+    conditions = store.read_json("run.json")["identity"]["conditions"]
+    return slices_from_samples(_samples(store), len(conditions))
+
+
 def _write_and_kill(store: Store, parts: int) -> int:
     """Write in another process, which is killed as soon as so many parts are there; returns how many there are."""
     process = get_context("spawn").Process(target=_write, args=(store.folder,))
@@ -117,7 +121,7 @@ def _write(folder: Path) -> None:
     store = Store(folder)
     conditions = store.read_json("run.json")["identity"]["conditions"]
     engine = ENGINES[0].partition(":")[0]
-    missing = [each for each in slices_from_samples(_samples(store)) if not store.has_part(each.index, engine)]
+    missing = [each for each in _slices(store) if not store.has_part(each.index, engine)]
     cells = [list(each["cells"].values()) for each in conditions]
     meter = Meter()
     for piece in missing:

@@ -11,12 +11,14 @@ import logging
 import os
 import platform
 import socket
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -24,13 +26,14 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from engines import ENGINES
 from harness.environment import environment
 from harness.errors import HarnessError
-from harness.lanes import Lane, Slice, take_turns
+from harness.lanes import Lane, settle_process, take_turns
 from harness.line import Line, lines_from_contenders
 from harness.meter import Meter
 from harness.plan import Plan
 from harness.prepare import Contender
 from harness.progress import Advance, Progress
 from harness.run import missing_slices, owned_slices
+from harness.slices import Slice
 from harness.speed import Speed
 from harness.store import Store, first_difference
 
@@ -39,6 +42,8 @@ _ray: Any = ray  # most of its functions are untyped
 ATTEMPTS = 3  # of a slice whose actor is lost
 GPU_EXTRAS = ("gpu", "tensorrt")
 CONNECT_SECONDS = 10.0
+ASK_SECONDS = 0.5  # between questions to an actor that is lost
+PATIENCE_SECONDS = 120.0  # without any actor
 IN_FLIGHT = 2  # slices per actor: one at work, one to go on with
 
 
@@ -57,6 +62,7 @@ class Measurer:
 
     @cached_property
     def _lines(self) -> list[Line]:
+        settle_process()
         return lines_from_contenders(self._made, self._contenders, self._speed.batch, Meter())
 
     def objection(self) -> str:
@@ -88,13 +94,13 @@ def run_on_cluster(
 
     Args:
         address: of the cluster's head, or "local" for one on this machine that ends with the run.
-        speed: of one actor. Where it is free, an actor has one worker process and one caller thread.
+        speed: of one actor. Where it is free, an actor has two caller threads, which prepare their own pictures.
 
     Raises:
         HarnessError: no cluster there, a node that cannot take part, or a slice on which actor after actor is lost.
             What was measured is kept.
     """
-    slices = owned_slices(made.scored.samples, store, progress)
+    slices = owned_slices(made, store, progress)
     missing = missing_slices(slices, contenders, store)
     if not missing:
         return
@@ -103,38 +109,96 @@ def run_on_cluster(
         share = _share(contenders, speed)
         actors = _actors(share, made, contenders, store, speed)
         progress.say(f"Ray: actors {len(actors)}, nodes {len(_ray.nodes())}; each actor has {_text(share)}")
-        for pictures in _measured(actors, missing):
+        for pictures in _Crew(actors, missing).pictures():
             advance(pictures)
 
 
-def _measured(actors: Sequence[Any], missing: Sequence[Slice]) -> Iterator[int]:
-    """The number of pictures of every slice, as it is done."""
-    waiting = iter(missing)
-    flying: dict[Any, tuple[Any, Slice, int]] = {}
+class _Task(NamedTuple):
+    """What an actor was sent: a slice for the n-th time, or a question that only shows that it is there again."""
 
-    def send(actor: Any, piece: Slice | None, attempt: int = 1) -> None:
-        if piece is not None:
-            flying[actor.measure.remote(piece)] = (actor, piece, attempt)
+    actor: int
+    piece: Slice | None
+    attempt: int
 
-    for actor in [each for each in actors for _ in range(IN_FLIGHT)]:
-        send(actor, next(waiting, None))
-    while flying:
-        (done,), _ = ray.wait(list(flying), num_returns=1)
-        actor, piece, attempt = flying.pop(done)
+
+class _Crew:
+    """Actors, and what they are at. What a lost actor was at goes to others; Ray starts it again where there is room,
+    if need be on another node, and it takes part again when it answers.
+
+    Args:
+        actors: of `Measurer`.
+        missing: the slices.
+    """
+
+    def __init__(self, actors: Sequence[Any], missing: Sequence[Slice]) -> None:
+        self._actors = actors
+        self._well = list(range(len(actors)))
+        self._todo = deque((piece, 1) for piece in missing)
+        self._flying: dict[Any, _Task] = {}
+
+    def pictures(self) -> Iterator[int]:
+        """The number of pictures of every slice, as it is done.
+
+        Raises:
+            HarnessError: actor after actor is lost over a slice, or all are and none comes back.
+        """
+        seen = time.monotonic()
+        while self._todo or any(task.piece for task in self._flying.values()):
+            self._assign()
+            if self._well:
+                seen = time.monotonic()
+            elif time.monotonic() - seen > PATIENCE_SECONDS:
+                raise HarnessError(
+                    f"no actor has come back for {PATIENCE_SECONDS:.0f} s; see to the cluster and repeat"
+                )
+            done, _ = ray.wait(list(self._flying), num_returns=1, timeout=ASK_SECONDS)
+            for each in done:
+                yield self._taken(self._flying.pop(each), each)
+
+    def _assign(self) -> None:
+        for number in self._well:
+            while self._todo and sum(task.actor == number for task in self._flying.values()) < IN_FLIGHT:
+                piece, attempt = self._todo.popleft()
+                self._flying[self._actors[number].measure.remote(piece)] = _Task(number, piece, attempt)
+
+    def _taken(self, task: _Task, done: Any) -> int:
+        """How many more pictures are measured."""
         try:
-            yield ray.get(done)
+            answer = ray.get(done)
         except RayTaskError as error:
             cause = getattr(error, "cause", None)
             raise cause if isinstance(cause, HarnessError) else error from None
         except RayActorError as error:
-            if attempt == ATTEMPTS:
-                raise HarnessError(
-                    f"{ATTEMPTS} actors were lost over part {piece.index:06d}, which begins with "
-                    f"{piece.samples[0].id}: {error}"
-                ) from error
-            send(actor, piece, attempt + 1)  # Ray starts the actor again, on another node if need be
+            self._lost(task, error)
+            return 0
+        if task.piece is not None:
+            return int(answer)
+        self._well.append(task.actor)
+        return 0
+
+    def _lost(self, task: _Task, error: RayActorError) -> None:
+        """Do without an actor until it answers again."""
+        self._well = [number for number in self._well if number != task.actor]
+        if task.piece is None:
+            time.sleep(ASK_SECONDS)
         else:
-            send(actor, next(waiting, None))
+            self._todo.appendleft((task.piece, _next_attempt(task, error)))
+        if all(other.actor != task.actor or other.piece for other in self._flying.values()):
+            self._flying[self._actors[task.actor].objection.remote()] = _Task(task.actor, None, 0)
+
+
+def _next_attempt(task: _Task, error: RayActorError) -> int:
+    """The number of the next attempt at the slice of a lost actor.
+
+    Raises:
+        HarnessError: there were enough; it may be the slice that ends them.
+    """
+    if task.attempt == ATTEMPTS and task.piece is not None:
+        raise HarnessError(
+            f"{ATTEMPTS} actors were lost over part {task.piece.index:06d}, which begins with "
+            f"{task.piece.samples[0].id}: {error}"
+        ) from error
+    return task.attempt + 1
 
 
 @contextmanager
@@ -174,9 +238,9 @@ def _text(share: dict[str, float]) -> str:
 
 
 def _fixed(speed: Speed) -> Speed:
-    """One worker and one caller, where the user left it free: an actor measures too few pictures to choose."""
+    """Two callers and no workers, where the user left it free: a slice is too little for starting processes."""
     return Speed(
-        1 if speed.workers is None else speed.workers, 1 if speed.callers is None else speed.callers, speed.batch
+        0 if speed.workers is None else speed.workers, 2 if speed.callers is None else speed.callers, speed.batch
     )
 
 
@@ -207,6 +271,6 @@ def _actors(
     return actors
 
 
-def _never(pictures: int) -> bool:
+def _never() -> bool:
     """Whether it is enough: a cluster measures everything."""
     return False

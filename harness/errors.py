@@ -10,6 +10,10 @@ class HarnessError(Exception):
     """Something that the user can mend; the command line prints the message alone and exits with 2."""
 
 
+class NothingToMeasure(HarnessError):
+    """All is well, but there is nothing to do; the command line says so and exits with 0."""
+
+
 def unknown(what: str, got: str, known: Iterable[str]) -> HarnessError:
     """The error for a name that is not in a table: what was got, the nearest name, all names.
 

@@ -49,12 +49,16 @@ class Todo:
     Args:
         bundles: what is to be done.
         ahead: how many bundles may be out at once.
+
+    Attributes:
+        closed: whether nobody wants more, not even what is left of a bundle.
     """
 
     def __init__(self, bundles: Sequence[Bundle], ahead: int) -> None:
         self._bundles = bundles
         self._ahead = ahead
         self._taken = self._collected = 0
+        self.closed = False
         self._changed = threading.Condition()
 
     @property
@@ -85,6 +89,7 @@ class Todo:
     def close(self) -> None:
         """Hand out nothing more."""
         with self._changed:
+            self.closed = True
             self._bundles = self._bundles[: self._taken]
             self._changed.notify_all()
 
@@ -102,6 +107,8 @@ class InlineFeed:
         preparer = Preparer(self._preparation)
         while (bundle := self._todo.take()) is not None:
             for batch in preparer.batches(bundle, self._preparation.place):
+                if self._todo.closed:
+                    return
                 self._meter.prepared(preparer.spent())
                 yield Delivery(bundle, batch, _nothing)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -26,31 +26,17 @@ from harness.memory import keep_freed_memory
 from harness.progress import Advance
 from harness.record import Record
 from harness.results import Results
-from harness.samples import Sample
+from harness.samples import SYNTHETIC
+from harness.slices import Slice
 from harness.speed import Choice, Speed, Staff
 from harness.store import Store
-from harness.workers import feed_from_workers
+from harness.workers import WorkerFeed, feed_from_workers
 
 AHEAD = 4  # bundles per worker or caller that may be out at once
 SLOW = 4.0  # times as long as preparing and all faster engines together, from which on an engine has its own lane
 TURN_SECONDS = 20.0
 TRIAL_SECONDS = 1.0
 TRIAL_BUNDLES = 8  # per caller, at least
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The pictures of one part of the store.
-
-    Args:
-        index: of the part.
-        start: how many pictures come before.
-        samples: the pictures.
-    """
-
-    index: int
-    start: int
-    samples: Sequence[Sample]
 
 
 class Lane:
@@ -67,8 +53,6 @@ class Lane:
     def __init__(
         self, lines: Sequence[Line], preparation: Preparation, store: Store, speed: Speed, slices: Sequence[Slice]
     ) -> None:
-        cv2.setNumThreads(1)  # workers and callers are the parallelism; OpenCV's own threads would fight them
-        keep_freed_memory()
         self._lines, self._preparation, self._store = lines, preparation, store
         self._meter = lines[0].meter
         self._choice = Choice(speed.candidates())
@@ -80,11 +64,11 @@ class Lane:
         """How many pictures are still to be measured."""
         return sum(len(each.samples) for each in self.left)
 
-    def turn(self, seconds: float, enough: Callable[[int], bool], advance: Advance) -> bool:
+    def turn(self, seconds: float, enough: Callable[[], bool], advance: Advance) -> bool:
         """Measure and store slices in order for about so long; true where that was enough.
 
         Args:
-            enough: is asked after every part whether so many pictures, from the first on, are enough.
+            enough: is asked after every slice whether what is stored is enough.
             advance: is called for every picture that is done.
         """
         started = time.perf_counter()
@@ -101,6 +85,11 @@ class Lane:
         """The lines whose part of a slice is not stored."""
         return [n for n, line in enumerate(self._lines) if not self._store.has_part(piece.index, line.engine)]
 
+    def _asked(self, slices: Sequence[Slice]) -> list[list[int]]:
+        """For every bundle of the slices the lines that have not measured it."""
+        size = self._pictures_per_bundle
+        return [lacking for each in slices for lacking in [self._lacking(each)] * -(-len(each.samples) // size)]
+
     def _wanted(self, staff: Staff, seconds: float) -> float:
         """Pictures for a turn: as many as the time allows at the pace so far, or so many that a pace can be told."""
         pace = self._choice.pace
@@ -115,10 +104,11 @@ class Lane:
         conditions = sum(len(each) for each in self._preparation.pipelines.values())
         return pictures_per_bundle(self._preparation.batch, conditions)
 
-    def _measure(self, slices: Sequence[Slice], staff: Staff, enough: Callable[[int], bool], advance: Advance) -> bool:
+    def _measure(self, slices: Sequence[Slice], staff: Staff, enough: Callable[[], bool], advance: Advance) -> bool:
         bundles = bundles_from_slices([each.samples for each in slices], self._pictures_per_bundle)
-        times: list[tuple[float, int]] = []
-        with self._measuring(bundles, staff) as take:
+        asked = self._asked(slices)
+        times = [(time.perf_counter(), 0)]
+        with self._measuring(bundles, asked, staff) as take:
             waiting = iter(bundles)
             for each in slices:
                 records: list[list[Record]] = [[] for _ in self._lines]
@@ -131,7 +121,7 @@ class Lane:
                     times.append((time.perf_counter(), len(bundle.samples)))
                     advance(len(bundle.samples))
                 self._keep(each, records, staff)
-                if enough(each.start + len(each.samples)):
+                if enough():
                     return True
         self._choice.tell(staff, _pace(times))
         return False
@@ -144,12 +134,14 @@ class Lane:
             timing = None
 
     @contextmanager
-    def _measuring(self, bundles: Sequence[Bundle], staff: Staff) -> Iterator[Callable[[int], list[list[Record]]]]:
+    def _measuring(
+        self, bundles: Sequence[Bundle], asked: Sequence[Collection[int]], staff: Staff
+    ) -> Iterator[Callable[[int], list[list[Record]]]]:
         """Feed and callers at work; gives what takes the records of a bundle, line by line, and lets the feed go on."""
         feed = self._feed(bundles, staff)
         results = Results()
         threads = [
-            threading.Thread(target=self._call, args=(feed, results), name=f"qharness caller {number}")
+            threading.Thread(target=self._call, args=(feed, asked, results), name=f"qharness caller {number}")
             for number in range(staff.callers)
         ]
 
@@ -158,32 +150,38 @@ class Lane:
             feed.collected()
             return records
 
+        started: list[threading.Thread] = []
         try:
+            if isinstance(feed, WorkerFeed):
+                feed.lock_pages(self._page_lock)
             for thread in threads:
                 thread.start()
+                started.append(thread)
             yield take
         finally:
             feed.close()
-            for thread in threads:
+            for thread in started:
                 thread.join()
 
     def _feed(self, bundles: Sequence[Bundle], staff: Staff) -> Feed:
         ahead = AHEAD * max(staff.workers, staff.callers)
         if not staff.workers:
             return InlineFeed(self._preparation, bundles, ahead, self._meter)
-        feed = feed_from_workers(self._preparation, bundles, (staff.workers, staff.callers), ahead, self._meter)
-        feed.lock_pages(self._page_lock)
-        return feed
+        return feed_from_workers(self._preparation, bundles, (staff.workers, staff.callers), ahead, self._meter)
 
     def _page_lock(self, memory: npt.NDArray[np.uint8]) -> None:
         for line in self._lines:
             line.page_lock(memory)
 
-    def _call(self, feed: Feed, results: Results) -> None:
+    def _call(self, feed: Feed, asked: Sequence[Collection[int]], results: Results) -> None:
         """What every caller thread does."""
         try:
             for delivery in feed.stream():
-                placed = [line.measure(delivery.bundle, delivery.batch) for line in self._lines]
+                lines = asked[delivery.bundle.index]
+                placed = [
+                    line.measure(delivery.bundle, delivery.batch) if number in lines else []
+                    for number, line in enumerate(self._lines)
+                ]
                 delivery.release()
                 results.add(delivery.bundle, delivery.batch, placed)
         except BaseException as error:  # noqa: BLE001 - it is raised again where results are waited for
@@ -200,7 +198,7 @@ class Lane:
         }
 
 
-def take_turns(lanes: Sequence[Lane], enough: Callable[[int], bool], advance: Advance) -> None:
+def take_turns(lanes: Sequence[Lane], enough: Callable[[], bool], advance: Advance) -> None:
     """Measure what lanes have left; whoever had least of the time goes next."""
     while waiting := [lane for lane in lanes if lane.left]:
         lane = min(waiting, key=lambda each: each.spent_seconds)
@@ -208,11 +206,17 @@ def take_turns(lanes: Sequence[Lane], enough: Callable[[int], bool], advance: Ad
             return
 
 
-def grouped(lines: Sequence[Line], preparation: Preparation, sample: Sample) -> list[list[Line]]:
-    """Lines that go together, the fastest first, judged by one batch of one picture."""
+def settle_process() -> None:
+    """Make this process one in which many threads each work on pictures of their own."""
+    cv2.setNumThreads(1)  # workers and callers are the parallelism; OpenCV's own threads would fight them
+    keep_freed_memory()
+
+
+def grouped(lines: Sequence[Line], preparation: Preparation) -> list[list[Line]]:
+    """Lines that go together, the fastest first, judged by one batch of a synthetic picture."""
     if len(lines) == 1:
         return [list(lines)]
-    spent, seconds = _seconds_of_a_batch(lines, preparation, sample)
+    spent, seconds = _seconds_of_a_batch(lines, preparation)
     groups: list[list[Line]] = [[]]
     for line in sorted(lines, key=lambda each: seconds[each.engine]):
         if groups[-1] and seconds[line.engine] > SLOW * spent:
@@ -222,11 +226,9 @@ def grouped(lines: Sequence[Line], preparation: Preparation, sample: Sample) -> 
     return groups
 
 
-def _seconds_of_a_batch(
-    lines: Sequence[Line], preparation: Preparation, sample: Sample
-) -> tuple[float, dict[str, float]]:
+def _seconds_of_a_batch(lines: Sequence[Line], preparation: Preparation) -> tuple[float, dict[str, float]]:
     """How long it takes to prepare a batch, and each engine to answer it, behind a first one for warming up."""
-    preparer, bundle = Preparer(preparation), Bundle(0, (sample,))
+    preparer, bundle = Preparer(preparation), Bundle(0, (SYNTHETIC,))
     preparing, seconds = 0.0, dict.fromkeys((line.engine for line in lines), 0.0)
     for _ in range(2):
         started = time.perf_counter()
@@ -240,7 +242,10 @@ def _seconds_of_a_batch(
 
 
 def _pace(times: Sequence[tuple[float, int]]) -> float:
-    """Pictures per second between the first bundle that was finished and the last, so without start and stop."""
-    if len(times) < 2 or times[-1][0] == times[0][0]:
-        return 0.0
-    return sum(pictures for _, pictures in times[1:]) / (times[-1][0] - times[0][0])
+    """Pictures per second between the first bundle that was finished and the last, so without start and stop.
+
+    Args:
+        times: when the work began, and when each bundle was done with how many pictures.
+    """
+    first = 1 if len(times) > 2 else 0  # with one bundle, its start has to count
+    return sum(pictures for _, pictures in times[first + 1 :]) / max(1e-9, times[-1][0] - times[first][0])

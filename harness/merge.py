@@ -11,7 +11,7 @@ from harness.errors import HarnessError
 from harness.extent import SHARD
 from harness.report.build import Report, report_from_store
 from harness.report.write import write_reports
-from harness.run import pictures_per_part
+from harness.slices import pictures_per_part
 from harness.store import Store, first_difference, part_name
 
 SHOWN = 5  # of a list that may be long
@@ -66,7 +66,8 @@ def _parts(stores: Sequence[Store], identity: dict[str, Any]) -> list[Path]:
             found[part.name] = part
     pictures = identity["data"]["pictures"]
     engines = dict.fromkeys(name.rpartition(":")[0] for name in identity["conditions"][0]["cells"])
-    count = -(-pictures // pictures_per_part(pictures))
+    distinct = {tuple(each["cells"].values()) for each in identity["conditions"]}
+    count = -(-pictures // pictures_per_part(pictures, len(distinct)))
     wanted = {part_name(index, engine): index for index in range(count) for engine in engines}
     missing = {name: index for name, index in wanted.items() if name not in found}
     if missing:

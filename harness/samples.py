@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from engines.artifact import Artifact
 from harness.errors import HarnessError
@@ -48,6 +53,25 @@ class Sample:
             return self.locator.read()
         copies = [Path(folder, self.id + added) for added in ("", *STORED_EXTENSIONS)]
         return next((copy for copy in copies if copy.exists()), copies[0]).read_bytes()
+
+
+@dataclass(frozen=True)
+class Grey:
+    """Where a picture is that is in no file: 500 x 375 pixels of one grey. A JPEG: some decoders read nothing else."""
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        return ()
+
+    def read(self) -> bytes:
+        """The encoded picture."""
+        stored = io.BytesIO()
+        Image.fromarray(np.full((375, 500, 3), 128, np.uint8)).save(stored, format="JPEG")
+        return stored.getvalue()
+
+
+# For trying things out, without a picture of the user's.
+SYNTHETIC = Sample("synthetic", Grey(), 0)
 
 
 @dataclass(frozen=True)

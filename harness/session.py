@@ -29,7 +29,7 @@ from harness.report.write import write_reports
 from harness.run import run
 from harness.samples import UNREADABLE
 from harness.speed import Speed
-from harness.store import Store
+from harness.store import STOPPING, Store
 
 
 def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress, extent: Extent | None = None) -> Report:
@@ -62,6 +62,8 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress, exte
         if not (folder / "prepared.json").exists():
             store.write_json("prepared.json", _prepared(made, contenders, findings, progress))
         speed = _safe(speed, store)
+        if extent.until is None:
+            store.remove(STOPPING)  # of a rule that ended the run before
         if extent.ray:
             cluster_runner()(extent.ray, made, contenders, store, speed, progress)
         else:

@@ -37,11 +37,13 @@ class Speed:
         workers: as `Staff`; ``None`` leaves it to a measurement.
         callers: as `Staff`; ``None`` leaves it to a measurement.
         batch: pictures in one call of an engine, where the model allows it.
+        inline: whether callers may prepare their own pictures, where ``workers`` is free.
     """
 
     workers: int | None = None
     callers: int | None = None
     batch: int = 4
+    inline: bool = True
 
     def __post_init__(self) -> None:
         lowest = {"workers": 0, "callers": 1, "batch": 1}
@@ -60,7 +62,9 @@ class Speed:
         cores = usable_cores()
         half = max(1, cores // 2)
         # One caller is enough for an accelerator, unless scoring its answers keeps it waiting; then two are.
-        staffs = (Staff(0, cores), Staff(cores, 1), Staff(cores, 2), Staff(half, max(1, cores - half)))
+        staffs = [Staff(0, cores), Staff(cores, 1), Staff(cores, 2), Staff(half, max(1, cores - half))]
+        if not self.inline:
+            del staffs[0]
         return tuple(
             dict.fromkeys(
                 Staff(

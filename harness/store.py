@@ -51,7 +51,6 @@ SCHEMA = pa.schema(
     ]
 )
 TIMING = b"qharness.timing"
-PARQUET = b"PAR1"  # how such a file begins and ends
 STOPPING = "stopping.json"
 FULL = "the disk is full; what was measured before is kept. Free some space and repeat the command"
 
@@ -85,9 +84,10 @@ class Store:
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise HarnessError(f"{self.folder} is a file; choose another folder with -o")
-        if self.folder.exists() and not self.recipe_path.exists():
+        if self.folder.exists():
             strangers = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
-            if strangers:
+            # In this order: another process may be making the same folder a run.
+            if strangers and not self.recipe_path.exists():
                 raise HarnessError(f"{self.folder} is not empty and not a run; choose another folder with -o")
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -163,7 +163,7 @@ class Store:
         return (self.folder / "parts" / part_name(index, engine)).exists()
 
     def damaged_parts(self) -> list[Path]:
-        """Parts that are not whole any more."""
+        """Parts of which a byte is not as it was written. Reads all of them."""
         return [part for part in self.parts() if not _intact(part)]
 
     def write_part(
@@ -181,7 +181,7 @@ class Store:
         columns = [pa.array(each, field.type) for each, field in zip(values, SCHEMA, strict=True)]
         schema = SCHEMA if timing is None else SCHEMA.with_metadata({TIMING: json.dumps(timing).encode()})
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns, schema=schema), sink, compression="zstd")
+        pq.write_table(pa.table(columns, schema=schema), sink, compression="zstd", write_page_checksum=True)
         self._write_whole(f"parts/{part_name(index, engine)}", sink.getvalue().to_pybytes())
 
     def parts(self) -> list[Path]:
@@ -199,24 +199,31 @@ class Store:
         Raises:
             HarnessError: nothing has been measured yet.
         """
-        with duckdb.connect() as connection:
-            self._records(connection)
+        with self._records() as connection:
             return connection.sql(sql).fetchall()
 
     def columns(self, sql: str) -> dict[str, npt.NDArray[Any]]:
         """As `query`, as one NumPy array per column."""
-        with duckdb.connect() as connection:
-            self._records(connection)
+        with self._records() as connection:
             return connection.sql(sql).fetchnumpy()
 
-    def _records(self, connection: duckdb.DuckDBPyConnection) -> None:
+    @contextmanager
+    def _records(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection with the table; what it cannot read is a damaged part."""
         parts = self.parts()
         if not parts:
             raise HarnessError(f"{self.folder} holds no results yet; qharness run continues it")
-        for part in parts:
-            if not _intact(part):
-                raise HarnessError(f"{part} is damaged; qharness run on this run measures its pictures again")
-        connection.read_parquet([str(part) for part in parts]).create_view("records")
+        with duckdb.connect() as connection:
+            try:
+                connection.read_parquet([str(part) for part in parts]).create_view("records")
+                yield connection
+            except duckdb.Error as error:
+                damaged = self.damaged_parts()
+                if not damaged:
+                    raise
+                raise HarnessError(
+                    f"{damaged[0]} is damaged; qharness run on this run measures its pictures again"
+                ) from error
 
     def _write_whole(self, name: str, content: bytes) -> None:
         path = self.folder / name
@@ -240,13 +247,13 @@ def part_name(index: int, engine: str) -> str:
 
 
 def _intact(part: Path) -> bool:
-    """Whether a Parquet file is there from its first bytes to its last ones."""
-    with part.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size < 2 * len(PARQUET):
-            return False
-        file.seek(-len(PARQUET), os.SEEK_END)
-        return file.read() == PARQUET
+    """Whether a Parquet file can be read, and the checksums of its pages are right."""
+    try:
+        with pq.ParquetFile(part, page_checksum_verification=True) as file:
+            file.read()
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def first_difference(old: Any, new: Any, where: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +13,8 @@ from harness.looks import looks
 from harness.quantities import Evidence, Grid
 from harness.report.build import Report, report_from_store
 from harness.rules import DEFAULT_RULES, Rules, check_rules, rules_from_tables
-from harness.store import STOPPING, Store, first_difference
+from harness.slices import Slice
+from harness.store import STOPPING, Store, first_difference, part_name
 from harness.verdict import UNDECIDED, judge
 
 BOUND = re.compile(r"\s*(ci|drop)\s*<\s*(\d+(?:\.\d*)?)\s*")
@@ -123,35 +125,47 @@ def rules_difference(old: Rules, new: Rules) -> str:
 
 
 class Lookout:
-    """Looks at a run at the planned numbers of pictures.
+    """Looks at a run at the planned numbers of pictures, and at no others: not even where it was interrupted.
+
+    A part is the least that can be looked at, so a look happens at the end of the part that it falls into.
 
     Args:
         until: the rule; ``None`` never has enough.
         store: the run.
-        total: pictures of the whole run.
+        slices: of the whole run, in order.
+        engines: every one of them writes a part for every slice.
     """
 
-    def __init__(self, until: StoppingRule | None, store: Store, total: int) -> None:
-        self._until, self._store = until, store
-        self._looks = looks(total)
-        self._seen = 0
+    def __init__(
+        self, until: StoppingRule | None, store: Store, slices: Sequence[Slice], engines: Collection[str]
+    ) -> None:
+        self._until, self._store, self._slices, self._engines = until, store, slices, engines
+        planned = looks(slices[-1].end)
+        self._due = {each.end for each in slices if any(each.start < look <= each.end for look in planned)}
         if until is None:
-            store.remove(STOPPING)
-        else:
-            self._tell(until, None)
+            return
+        told = {**until.describe(), "looks": planned, "enough_at": None}
+        there = store.read_json(STOPPING) if store.has(STOPPING) else {}
+        if {**there, "enough_at": None} != told:
+            store.write_json(STOPPING, told)
 
-    def enough(self, pictures: int) -> bool:
-        """Whether the run, complete up to so many pictures, has said enough; false where no look is due."""
-        if self._until is None or not any(self._seen < look <= pictures for look in self._looks):
+    def enough(self) -> bool:
+        """Whether a look is due at what the store holds, and says enough."""
+        pictures = self._pictures()
+        if self._until is None or pictures not in self._due or not self._until.reached(report_from_store(self._store)):
             return False
-        self._seen = pictures
-        if not self._until.reached(report_from_store(self._store)):
-            return False
-        self._tell(self._until, pictures)
+        self._store.write_json(STOPPING, {**self._store.read_json(STOPPING), "enough_at": pictures})
         return True
 
-    def _tell(self, until: StoppingRule, enough_at: int | None) -> None:
-        self._store.write_json(STOPPING, {**until.describe(), "looks": self._looks, "enough_at": enough_at})
+    def _pictures(self) -> int:
+        """How many pictures, from the first on, are complete; 0 where the store holds others too."""
+        there = {part.name for part in self._store.parts()}
+        whole = [all(part_name(each.index, engine) in there for engine in self._engines) for each in self._slices]
+        complete = [*whole, False].index(False)
+        if not complete or len(there) != complete * len(self._engines):
+            return 0
+        last: int = self._slices[complete - 1].end
+        return last
 
 
 def cell_differences(report: Report) -> list[Estimate]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from harness.commands.options import add_recipe, add_speed, recipe_from_options, speed_from_options
 from harness.cost import cost_of, cost_report
 from harness.demo.embedded import demo_recipe
-from harness.errors import HarnessError
+from harness.errors import HarnessError, NothingToMeasure
 from harness.extent import WHOLE, Extent, shard_from_text
 from harness.merge import merge
 from harness.plan import plan
@@ -110,13 +110,22 @@ def _merge(options: argparse.Namespace, console: Console) -> int:
 
 def _measure(recipe: Recipe, options: argparse.Namespace, console: Console, extent: Extent = EVERYTHING) -> int:
     folder = Path(options.output) if options.output else default_folder(recipe, extent.shard)
-    before = len(Store(folder).parts())
-    report = execute(recipe, folder, speed_from_options(options), Progress(), extent)
+    before = _stamps(folder)
+    try:
+        report = execute(recipe, folder, speed_from_options(options), Progress(), extent)
+    except NothingToMeasure as nothing:
+        console.print(f"{nothing}.", markup=False)
+        return 0
     console.print(terminal_report(report))
     if isinstance(extent.until, UntilGate):
         console.print(terminal_verdict(judge(extent.until.rules, Evidence(report)), report))
         console.print(f"qharness gate {folder} says the same with an exit code.", markup=False)
-    if before and before == len(Store(folder).parts()):
+    if before and before == _stamps(folder):
         console.print("\nNothing was left to measure: this run had all it needs. Delete its folder to measure again.")
     console.print(f"\nReport: {(folder / HTML).resolve()}")
     return 0
+
+
+def _stamps(folder: Path) -> dict[str, int]:
+    """Parts, and when each was written."""
+    return {part.name: part.stat().st_mtime_ns for part in Store(folder).parts()}

@@ -13,7 +13,7 @@ from harness.labels import IMAGENET_CLASSES
 from harness.looks import z_from_stopping
 from harness.mce import ALEXNET_ERROR, SEVERITIES, CorruptionErrors, corruption_errors
 from harness.plan import FP32, INTEGER, SIMULATED
-from harness.report.cells import Cell, any_failed, cells_from_store
+from harness.report.cells import Cell, any_failed, cells_from_store, seen_by_all
 from harness.report.grid import Grid, grids_from_cells
 from harness.report.timing import timing_from_parts
 from harness.store import STOPPING, Store
@@ -163,7 +163,7 @@ def report_from_store(store: Store) -> Report:
     z = z_from_stopping(stopping)
     conditions = _condition_rows(identity["conditions"], cells, z)
     rows = [*conditions, *_mean_rows(identity["conditions"], cells, z)]
-    (failed,) = store.query("select count(distinct sample) from records where error is not null")[0]
+    seen = seen_by_all([cells[key] for each in identity["conditions"] for key in each["cells"].values()])
     errors = store.query(
         "select error, count(distinct sample), min(sample) from records where error is not null "
         "group by error order by 2 desc, 1 limit 20"
@@ -176,8 +176,8 @@ def report_from_store(store: Store) -> Report:
         identity=identity,
         contenders=prepared["contenders"],
         planned_pictures=identity["data"]["pictures"],
-        pictures=min(len(cells[key].sample) for each in identity["conditions"] for key in each["cells"].values()),
-        failed_pictures=failed,
+        pictures=seen.pictures,
+        failed_pictures=seen.failed,
         errors=[{"error": text, "pictures": count, "first": first} for text, count, first in errors],
         sources=dict(sources),
         rows=tuple(rows),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +78,21 @@ def cells_from_store(store: Store) -> Mapping[str, Cell]:
             },
         )
     return cells
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Pictures that every cell has: how many, and how many of them failed in at least one."""
+
+    pictures: int
+    failed: int
+
+
+def seen_by_all(cells: Sequence[Cell]) -> Seen:
+    """What all cells have in common; those of an engine that is behind have less."""
+    common = reduce(np.intersect1d, [cell.sample for cell in cells])
+    failed = np.unique(np.concatenate([cell.sample[cell.prediction < 0] for cell in cells]))
+    return Seen(len(common), len(np.intersect1d(common, failed)))
 
 
 def any_failed(cells: Sequence[Cell]) -> int:

@@ -6,25 +6,31 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engines import ENGINES, Entry
 from harness import lanes
 from harness.extent import Extent
-from harness.lanes import Slice, grouped, take_turns
+from harness.lanes import grouped, take_turns
 from harness.plan import plan
 from harness.progress import Advance, Progress
 from harness.recipe import Recipe
 from harness.report.build import report_from_store
+from harness.report.cells import Cell, Seen, seen_by_all
 from harness.report.write import write_reports
+from harness.run import AT_WORK
 from harness.session import execute
+from harness.slices import Slice
 from harness.speed import Choice, Speed, Staff
 from harness.store import Store
 from harness.until import Until
+from tests.harness import doubles
 from tests.harness.test_resume import rows_of
 
 INLINE, WORKERS = Staff(0, 2), Staff(2, 1)
 NEVER = Advance(None, None)
+TOGETHER = Extent(Until("ci", 0.001))  # a rule that is never met keeps all engines together
 
 
 def test_every_staff_is_tried_and_the_fastest_goes_on() -> None:
@@ -56,7 +62,7 @@ class DoubleLane:
         self.left = [Slice(index, index, ()) for index in range(slices)]
         self.spent_seconds = 0.0
 
-    def turn(self, seconds: float, enough: Callable[[int], bool], advance: Advance) -> bool:
+    def turn(self, seconds: float, enough: Callable[[], bool], advance: Advance) -> bool:
         del enough, advance
         while self.left and seconds > 0:
             self.left.pop()
@@ -69,7 +75,7 @@ class DoubleLane:
 def test_a_slow_lane_takes_no_more_than_its_share_of_the_time() -> None:
     told: list[str] = []
     fast, slow = DoubleLane("fast", 100, 1.0, told), DoubleLane("slow", 50, 40.0, told)
-    take_turns([fast, slow], lambda pictures: False, NEVER)  # type: ignore[list-item]  # doubles
+    take_turns([fast, slow], lambda: False, NEVER)  # type: ignore[list-item]  # doubles
     assert (told.count("fast"), told.count("slow")) == (100, 50)
     by_then = told[: len(told) - told[::-1].index("fast")]
     assert by_then.count("slow") == 2  # 80 seconds, when the fast one had its 100
@@ -97,10 +103,9 @@ class DoubleLine:
 def test_an_engine_that_is_far_slower_goes_by_itself(
     small: Recipe, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], groups: list[list[str]]
 ) -> None:
-    monkeypatch.setattr(lanes, "_seconds_of_a_batch", lambda lines, preparation, sample: (1.0, seconds))
+    monkeypatch.setattr(lanes, "_seconds_of_a_batch", lambda lines, preparation: (1.0, seconds))
     lines = [DoubleLine(engine, each) for engine, each in seconds.items()]
-    made = plan(small)
-    got = grouped(lines, made.preparation(4), made.scored.samples[0])  # type: ignore[arg-type]  # doubles
+    got = grouped(lines, plan(small).preparation(4))  # type: ignore[arg-type]  # doubles
     assert [[line.engine for line in group] for group in got] == groups
 
 
@@ -122,7 +127,7 @@ def test_a_slow_engine_does_not_hold_a_fast_one_back(two_engines: Recipe, tmp_pa
     assert len(order) == 8
     assert order.index("slow") < 4, "the slow engine had no turn before the fast one was done"
     assert order[-2:] == ["slow", "slow"], "the fast engine had to wait"
-    execute(two_engines, tmp_path / "together", Speed(0, 1), Progress(), Extent(Until("ci", 0.001)))
+    execute(two_engines, tmp_path / "together", Speed(0, 1), Progress(), TOGETHER)
     assert rows_of(tmp_path / "run").equals(rows_of(tmp_path / "together"))
     timing = report_from_store(Store(tmp_path / "run")).timing
     assert timing["pictures_per_second"] == pytest.approx(16 / timing["wall_seconds"])
@@ -138,6 +143,45 @@ def test_only_the_engine_whose_part_is_missing_is_asked_again(two_engines: Recip
     execute(two_engines, tmp_path / "run", Speed(0, 2), Progress())
     assert rows_of(tmp_path / "run").equals(whole)
     assert {part for part in store.parts() if part.stat().st_mtime_ns != before[part]} == set(lost)
+
+
+def test_engines_that_go_together_tell_their_time_once(two_engines: Recipe, tmp_path: Path) -> None:
+    execute(two_engines, tmp_path / "run", Speed(0, 2), Progress(), TOGETHER)
+    assert len(Store(tmp_path / "run").parts()) == 8
+    assert len(Store(tmp_path / "run").timings()) == 4
+
+
+def test_of_engines_that_go_together_only_one_is_asked_again(two_engines: Recipe, tmp_path: Path) -> None:
+    execute(two_engines, tmp_path / "run", Speed(0, 2), Progress(), TOGETHER)
+    (tmp_path / "run" / "parts" / "000001-slow.parquet").unlink()
+    doubles.calls.clear()
+    execute(two_engines, tmp_path / "run", Speed(0, 2), Progress(), TOGETHER)
+    assert sum(doubles.calls) == 4 * 2, "4 pictures under 2 conditions, by the engine that lacked them"
+
+
+def test_pictures_that_one_engine_has_not_seen_do_not_count_as_failed() -> None:
+    def cell(samples: list[int], failed: list[int]) -> Cell:
+        values, prediction = np.zeros(len(samples)), np.array([-1 if each in failed else 5 for each in samples])
+        return Cell(np.array(samples), values, values, prediction.astype(np.int32), {})
+
+    assert seen_by_all([cell([1, 2, 5, 8], [2, 8]), cell([1, 2, 3, 4, 5], [3, 5])]) == Seen(3, 2)
+    assert seen_by_all([cell([], []), cell([1], [1])]) == Seen(0, 0)
+
+
+def test_behind_a_session_that_was_ended_by_force_pictures_are_prepared_in_processes(
+    small: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = replace(small, engines=("ort-cpu:fp32",), noise=("clean",))
+    for name in ("clean", "killed"):
+        folder = tmp_path / name
+        if name == "killed":
+            folder.mkdir()
+            (folder / AT_WORK).touch()
+        execute(recipe, folder, Speed(), Progress())
+        staffs = report_from_store(Store(folder)).timing["staffs"]
+        assert all((staff["workers"] > 0) == (name == "killed") for staff in staffs)
+        assert ("was ended by force" in capfd.readouterr().err) == (name == "killed")
+        assert not (folder / AT_WORK).exists()
 
 
 @pytest.mark.parametrize("slices", [(), (0, 2)])

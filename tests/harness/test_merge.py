@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from harness.errors import HarnessError
 from harness.extent import Extent, Shard, shard_from_text
 from harness.merge import merge
 from harness.progress import Progress
-from harness.recipe import Recipe
+from harness.recipe import Recipe, toml_from_recipe
 from harness.report.build import report_from_store
 from harness.session import execute
 from harness.speed import Speed
@@ -106,6 +108,18 @@ def test_a_shard_cannot_end_early() -> None:
 def test_what_is_no_shard_is_refused(text: str) -> None:
     with pytest.raises(HarnessError, match="expected a shard such as 2/8"):
         shard_from_text(text)
+
+
+def test_a_shard_that_owns_no_part_has_nothing_to_do(small: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(toml_from_recipe(replace(small, limit=4, engines=("ort-cpu:fp32",))))
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "run", tmp_path / "r.toml", "--shard", "5/8", "-o", tmp_path / "run"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "shard 5/8 has nothing to measure" in done.stdout
 
 
 def test_every_part_has_one_owner() -> None:

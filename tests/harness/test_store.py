@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.errors import HarnessError
 from harness.record import Record
-from harness.run import pictures_per_part
+from harness.slices import pictures_per_part
 from harness.store import SCHEMA, Store
 
 NOTHING = [st.none()] * 8
@@ -132,6 +132,9 @@ def test_of_many_that_make_a_folder_at_once_exactly_one_works_in_it(tmp_path: Pa
             assert said == ["", *["another qharness is at work"] * (many - 1)]
 
 
-@pytest.mark.parametrize(("total", "size"), [(1, 4), (300, 4), (5_000, 20), (50_000, 64)])
-def test_parts_are_small_for_few_pictures_and_few_for_many(total: int, size: int) -> None:
-    assert pictures_per_part(total) == size
+@pytest.mark.parametrize(
+    ("pictures", "conditions", "size"),
+    [(1, 1, 4), (300, 20, 4), (5_000, 20, 20), (50_000, 20, 64), (50_000, 110, 18), (50_000, 9_999, 4)],
+)
+def test_parts_are_small_for_few_pictures_and_few_for_many(pictures: int, conditions: int, size: int) -> None:
+    assert pictures_per_part(pictures, conditions) == size

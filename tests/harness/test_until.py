@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError
@@ -20,14 +20,17 @@ from harness.estimate import paired_difference, scaled
 from harness.extent import Extent
 from harness.looks import FIRST_LOOK, GROWTH, looks, z_from_looks
 from harness.progress import Progress
+from harness.quantities import Grid
 from harness.recipe import Recipe
 from harness.report.build import Report
 from harness.report.text import headline
 from harness.rules import DEFAULT_RULES, Rule
+from harness.samples import SYNTHETIC
 from harness.session import execute
+from harness.slices import slices_from_samples
 from harness.speed import Speed
-from harness.store import STOPPING, Store
-from harness.until import Until, UntilGate, stored_rules, until_from_text
+from harness.store import STOPPING, Store, part_name
+from harness.until import Lookout, Until, UntilGate, stored_rules, until_from_text
 from harness.verdict import PASSED, UNDECIDED, outcome_of
 from tests.harness.conftest import copy_pictures
 from tests.harness.test_resume import rows_of
@@ -200,3 +203,70 @@ def test_a_rule_without_a_place_in_the_plan_costs_nothing(many: Recipe, tmp_path
         with pytest.raises(HarnessError, match=message):
             execute(many, tmp_path / "run", Speed(), Progress(), Extent(UntilGate((rule,))))
     assert not (tmp_path / "run").exists()
+
+
+class Looking:
+    """A rule, as a double, that is never met and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def check(self, grid: Grid) -> None:
+        """It is about nothing."""
+
+    def reached(self, report: object) -> bool:
+        self.looks += 1
+        return False
+
+    def describe(self) -> dict[str, object]:
+        return {"rule": "never"}
+
+
+@given(st.integers(10, 400), st.integers(1, 2), st.data())
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_interruption_adds_a_look(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    pictures: int,
+    engines: int,
+    data: st.DataObject,
+) -> None:
+    """A session ends behind every part. In the end no look was at another number of pictures than planned."""
+    at: set[int] = set()
+    monkeypatch.setattr("harness.until.report_from_store", lambda store: at.add(len(store.parts())))
+    store, names = Store(tmp_path_factory.mktemp("run")), ["a", "b"][:engines]
+    (store.folder / "parts").mkdir()
+    slices = slices_from_samples([SYNTHETIC] * pictures, 1)
+    for piece in slices:
+        for name in names:
+            (store.folder / "parts" / part_name(piece.index, name)).touch()
+            if data.draw(st.booleans()):
+                Lookout(Looking(), store, slices, names).enough()
+        Lookout(Looking(), store, slices, names).enough()
+    seen = {slices[count // engines - 1].end for count in at}
+    assert len(seen) <= len(looks(pictures))
+    assert all(any(end - 64 < look <= end for look in looks(pictures)) for end in seen)
+    assert pictures in seen
+
+
+def test_a_run_with_a_hole_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.until.report_from_store", lambda store: None)
+    store, rule, slices = Store(tmp_path), Looking(), slices_from_samples([SYNTHETIC] * 60, 1)
+    (store.folder / "parts").mkdir()
+    for piece in slices:
+        (store.folder / "parts" / part_name(piece.index, "a")).touch()
+    lookout = Lookout(rule, store, slices, ["a"])
+    (store.folder / "parts" / part_name(13, "a")).rename(tmp_path / "lost")
+    assert not lookout.enough()
+    assert rule.looks == 0
+    (tmp_path / "lost").rename(store.folder / "parts" / part_name(13, "a"))
+    lookout.enough()
+    assert rule.looks == 1
+
+
+def test_repeating_a_run_that_its_rule_has_ended_changes_nothing(many: Recipe, tmp_path: Path) -> None:
+    recipe = replace(many, limit=40)
+    for _ in range(2):
+        report = execute(recipe, tmp_path / "run", Speed(0, 2), Progress(), Extent(until_from_text("ci<60")))
+        assert report.stopping is not None
+        assert report.stopping["enough_at"] == 40

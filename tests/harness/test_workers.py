@@ -282,6 +282,16 @@ def test_a_bug_in_a_worker_is_raised_with_its_traceback(preparation: Preparation
         all_batches(feed)
 
 
+def test_a_caller_that_prepares_its_own_pictures_stops_within_a_bundle(
+    preparation: Preparation, bundles: list[Bundle]
+) -> None:
+    feed = InlineFeed(preparation, bundles, 8, Meter())
+    stream = feed.stream()
+    assert not next(stream).batch.last
+    feed.close()
+    assert list(stream) == []
+
+
 def test_ahead_bounds_what_is_out(bundles: list[Bundle]) -> None:
     todo = Todo(bundles, ahead=2)
     assert [todo.take_now(), todo.take_now(), todo.take_now()] == [bundles[0], bundles[1], None]
