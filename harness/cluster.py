@@ -43,7 +43,7 @@ ATTEMPTS = 3  # of a slice whose actor is lost
 GPU_EXTRAS = ("gpu", "tensorrt")
 CONNECT_SECONDS = 10.0
 ASK_SECONDS = 0.5  # between questions to an actor that is lost
-PATIENCE_SECONDS = 120.0  # without any actor
+PATIENCE_SECONDS = 30.0  # without any actor
 IN_FLIGHT = 2  # slices per actor: one at work, one to go on with
 
 
