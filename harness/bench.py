@@ -36,7 +36,7 @@ from harness.samples import Sample
 
 NOT_DEPLOYED = "sensor"  # the stage whose time does not count
 WARM_UP = 3
-NOTHING = "no engine"
+PREPARATION = "preparation alone"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Measurement:
     Args:
         scenario: row of `SCENARIOS`.
         condition: name of the condition.
-        contender: ``ENGINE:VERSION``, or `NOTHING` for the harness alone.
+        contender: ``ENGINE:VERSION``, or `PREPARATION`: everything up to the engine, and no engine.
         metric: what ``value`` is, with its unit.
         value: the number that judges the scenario.
         low: lower end of its 95 % interval; ``None`` where there are too few queries for one.
@@ -165,7 +165,7 @@ def bench(made: Plan, contenders: Sequence[Contender], load: Load, progress: Pro
                     for name, scenario in SCENARIOS.items():
                         judge = _Bench(made, engine, index, load)
                         result = scenario(judge)
-                        who = contender.name if contender else NOTHING
+                        who = contender.name if contender else PREPARATION
                         measured.append(result.named(name, condition.name, who))
                         advance()
     return measured

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.bench import NOTHING, SCENARIOS, Load, bench, percentile
+from harness.bench import PREPARATION, SCENARIOS, Load, bench, percentile
 from harness.cli import main
 from harness.demo.embedded import demo_recipe
 from harness.errors import HarnessError
@@ -26,7 +26,7 @@ def test_every_scenario_under_every_condition_with_every_version(small: Recipe, 
         (scenario, condition.name, who)
         for scenario in SCENARIOS
         for condition in made.distinct
-        for who in ("ort-cpu:fp32", NOTHING)
+        for who in ("ort-cpu:fp32", PREPARATION)
     }
     found = {(each.scenario, each.condition, each.contender): each for each in measured}
     for each in measured:
@@ -37,7 +37,7 @@ def test_every_scenario_under_every_condition_with_every_version(small: Recipe, 
         assert 0 <= each.engine_ms <= 1.5 * each.median_ms
     for scenario in SCENARIOS:
         # Without an engine nothing is asked, and what is deployed does not contain the corruption.
-        engine, nothing = (found[scenario, "clean", who] for who in ("ort-cpu:fp32", NOTHING))
+        engine, nothing = (found[scenario, "clean", who] for who in ("ort-cpu:fp32", PREPARATION))
         assert nothing.engine_ms < engine.engine_ms / 5
     single, several = (found[scenario, "clean", "ort-cpu:fp32"] for scenario in ("single-stream", "multi-stream"))
     assert several.median_ms > 1.5 * single.median_ms
@@ -69,7 +69,10 @@ def test_the_command_prints_what_it_measured(capsys: pytest.CaptureFixture[str])
     demo = demo_recipe()
     common = ["bench", demo.model, "--data", demo.data, "--engines", "ort-cpu:fp32", "--seconds", "0.2"]
     assert main(common) == 0
-    assert "single-stream" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "single-stream" in said
+    assert "preparation alone" in said
+    assert "'preparation alone' decodes, resizes and crops" in said
     assert main([*common, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["condition"] for row in rows} == {"clean"}
