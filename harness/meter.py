@@ -14,12 +14,34 @@ from typing import Any
 
 @dataclass
 class _Engine:
-    """How long calls of one engine took, one by one and as a whole."""
+    """How long calls of one engine, or of any, took: one by one and as a whole."""
 
     in_flight: int = 0
     since: float = 0.0
     call_seconds: float = 0.0
     busy_seconds: float = 0.0
+
+    def begin(self, now: float) -> None:
+        """A call begins."""
+        if self.in_flight == 0:
+            self.since = now
+        self.in_flight += 1
+
+    def end(self, started: float, now: float) -> None:
+        """The call that was started then ends."""
+        self.call_seconds += now - started
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self.busy_seconds += now - self.since
+
+    def take(self, now: float) -> tuple[float, float]:
+        """Seconds of calls, and those for which it was busy, since this was last asked."""
+        if self.in_flight:
+            self.busy_seconds += now - self.since
+            self.since = now
+        taken = self.call_seconds, self.busy_seconds
+        self.call_seconds = self.busy_seconds = 0.0
+        return taken
 
 
 @dataclass
@@ -42,26 +64,24 @@ class Meter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._engines: dict[str, _Engine] = {}
+        self._any_engine = _Engine()
         self._lap = _Lap(perf_counter(), _own_cpu_seconds())
 
     @contextmanager
     def engine(self, name: str) -> Iterator[None]:
         """An engine is at work. It is busy while at least one call is in flight."""
         with self._lock:
-            engine = self._engines.setdefault(name, _Engine())
+            both = (self._engines.setdefault(name, _Engine()), self._any_engine)
             started = perf_counter()
-            if engine.in_flight == 0:
-                engine.since = started
-            engine.in_flight += 1
+            for each in both:
+                each.begin(started)
         try:
             yield
         finally:
             with self._lock:
                 ended = perf_counter()
-                engine.call_seconds += ended - started
-                engine.in_flight -= 1
-                if engine.in_flight == 0:
-                    engine.busy_seconds += ended - engine.since
+                for each in both:
+                    each.end(started, ended)
 
     def prepared(self, stages: Mapping[str, float], cpu: float = 0.0, blocked: float = 0.0) -> None:
         """Pictures were prepared.
@@ -88,25 +108,22 @@ class Meter:
         """Everything since the last lap, as JSON; times in seconds."""
         with self._lock:
             now, own_cpu = perf_counter(), _own_cpu_seconds()
-            for engine in self._engines.values():
-                if engine.in_flight:
-                    engine.busy_seconds += now - engine.since
-                    engine.since = now
+            engines = {name: engine.take(now) for name, engine in self._engines.items()}
+            _, any_busy = self._any_engine.take(now)
             lap = self._lap
             told = {
                 "wall_seconds": now - lap.started,
                 "cpu_seconds": own_cpu - lap.own_cpu + lap.worker_cpu,
                 "cores": usable_cores(),
                 "stage_seconds": lap.stages,
-                "engine_seconds": {name: engine.call_seconds for name, engine in self._engines.items()},
-                "busy_seconds": {name: engine.busy_seconds for name, engine in self._engines.items()},
+                "engine_seconds": {name: called for name, (called, _) in engines.items()},
+                "busy_seconds": {name: busy for name, (_, busy) in engines.items()},
+                "any_engine_busy_seconds": any_busy,
                 "starved_seconds": lap.starved,
                 "blocked_seconds": lap.blocked,
                 "queue_depth": lap.depth / lap.taken if lap.taken else 0.0,
             }
             self._lap = _Lap(now, own_cpu)
-            for engine in self._engines.values():
-                engine.call_seconds = engine.busy_seconds = 0.0
             return told
 
 
@@ -116,5 +133,6 @@ def usable_cores() -> int:
 
 
 def _own_cpu_seconds() -> float:
+    """Of this process; what runs in a child, as an emulated processor does, is not in it."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime

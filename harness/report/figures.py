@@ -14,6 +14,8 @@ from harness.report.text import interval, percent, points, short
 INKS = ("#767676", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7b4173", "#b5bd00")
 TICK_WIDTH = 5.5  # of a letter of a label
 DASHES = ("", "6 3", "2 3", "8 2 2 2", "1 2", "4 4")
+FIRST_HUE = 202  # degrees: blue, and orange opposite for a second engine
+SHADES = (36, 76)  # lightness in percent, from the first of a family to its last
 
 
 def accuracy_panels(report: Report) -> str:
@@ -95,43 +97,44 @@ def _series(spots: Sequence[tuple[float, Estimate, str]], box: tuple[int, int], 
 
 
 def forest(rows: Sequence[tuple[str, Mapping[str, Estimate]]], titles: Mapping[str, str]) -> str:
-    """Paired differences with intervals: one line per row, one column per title.
+    """Paired differences with intervals: one panel per title, one line per row, all to one scale.
 
     Args:
-        rows: names, and the differences of each by column; a column may be missing.
-        titles: column -> what it is called.
+        rows: names, and the differences of each by panel; one may be missing.
+        titles: panel -> what it is called.
     """
     if not rows or not titles:
         return ""
     reach = _reach([change for _, changes in rows for change in changes.values()])
-    left, column, gap, line, top = 190, 250, 44, 17, 40
-    parts = []
-    for index, (key, title) in enumerate(titles.items()):
-        x0 = left + index * (column + gap)
-        centre = x0 + column / 2
-        parts.append(f'<text class="title" x="{centre}" y="14" text-anchor="middle">{escape(title)}</text>')
-        for tick in (-reach, 0.0, reach):
-            x = centre + tick / reach * column / 2
-            parts.append(
-                f'<line class="{"zero" if tick == 0 else "grid"}" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8}" '
-                f'y2="{top + line * len(rows)}"/><text class="tick" x="{x:.1f}" y="{top - 12}" '
-                f'text-anchor="middle">{f"{100 * tick:+.0f}" if tick else "0"}</text>'
-            )
-        parts += [
-            _whisker(changes[key], (centre, column / 2 / reach, top + line * (position + 0.5)), name)
-            for position, (name, changes) in enumerate(rows)
-            if key in changes
-        ]
-    names = "".join(
-        f'<text class="tick" x="{left - 12}" y="{top + line * (i + 0.5) + 4:.1f}" text-anchor="end">'
-        f"{escape(name)}</text>"
-        for i, (name, _) in enumerate(rows)
+    panels = (
+        _forest_panel([(name, changes.get(key)) for name, changes in rows], title, reach)
+        for key, title in titles.items()
     )
-    width = left + len(titles) * (column + gap)
-    height = top + line * len(rows) + 6
+    return f'<div class="forests">{"".join(panels)}</div>'
+
+
+def _forest_panel(rows: Sequence[tuple[str, Estimate | None]], title: str, reach: float) -> str:
+    """One panel, as wide as it is drawn: a page that has no room puts it into the next line."""
+    left = 12 + int(TICK_WIDTH * max(len(name) for name, _ in rows))
+    column, right, line, top = 200, 16, 17, 40
+    centre = left + column / 2
+    width, height = left + column + right, top + line * len(rows) + 6
+    parts = [f'<text class="title" x="{centre}" y="14" text-anchor="middle">{escape(title)}</text>']
+    for tick in (-reach, 0.0, reach):
+        x = centre + tick / reach * column / 2
+        parts.append(
+            f'<line class="{"grid" if tick else "zero"}" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8}" '
+            f'y2="{top + line * len(rows)}"/><text class="tick" x="{x:.1f}" y="{top - 12}" '
+            f'text-anchor="middle">{f"{100 * tick:+.0f}" if tick else "0"}</text>'
+        )
+    for position, (name, change) in enumerate(rows):
+        y = top + line * (position + 0.5)
+        parts.append(f'<text class="tick" x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">{escape(name)}</text>')
+        if change is not None:
+            parts.append(_whisker(change, (centre, column / 2 / reach, y), name))
     return (
-        f'<svg class="forest" viewBox="0 0 {width} {height}" role="img" aria-label="paired differences">'
-        f"{names}{''.join(parts)}</svg>"
+        f'<svg class="forest" style="width: {width}px" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="paired differences: {escape(title)}">{"".join(parts)}</svg>'
     )
 
 
@@ -170,13 +173,31 @@ def mac_bar(certificate: Mapping[str, Any]) -> str:
     return f'<svg class="bar" viewBox="0 0 1000 26" preserveAspectRatio="none" role="img">{"".join(parts)}</svg>'
 
 
+def time_inks(work: Sequence[str]) -> dict[str, str]:
+    """Kind of work -> its colour, no two alike: an engine has a hue and its versions shades of it, the rest is grey."""
+    families: dict[str, list[str]] = {}
+    for name in work:
+        families.setdefault(name.rpartition(":")[0], []).append(name)
+    inks = _shades("0 0%", families.pop("", []))
+    for number, versions in enumerate(families.values()):
+        hue = (FIRST_HUE + 360 * number / len(families)) % 360
+        inks |= _shades(f"{hue:.0f} 75%", versions)
+    return inks
+
+
+def _shades(tone: str, names: Sequence[str]) -> dict[str, str]:
+    """Name -> a shade of one hue and saturation, from dark to light."""
+    darkest, lightest = SHADES
+    step = (lightest - darkest) / max(1, len(names) - 1)
+    return {name: f"hsl({tone} {darkest + step * place:.0f}%)" for place, name in enumerate(names)}
+
+
 def time_bar(shares: Mapping[str, float]) -> str:
     """One bar of labelled shares that sum to at most one; the rest is idle or overhead."""
-    x, parts = 0.0, []
-    for index, (name, share) in enumerate(shares.items()):
-        ink = INKS[index % len(INKS)]
+    x, parts, inks = 0.0, [], time_inks(list(shares))
+    for name, share in shares.items():
         parts.append(
-            f'<rect x="{x:.2f}" y="0" width="{1000 * share:.2f}" height="26" fill="{ink}">'
+            f'<rect x="{x:.2f}" y="0" width="{1000 * share:.2f}" height="26" fill="{inks[name]}">'
             f"<title>{escape(name)}: {100 * share:.1f} %</title></rect>"
         )
         x += 1000 * share

@@ -19,8 +19,10 @@ from harness.report.text import (
     points,
     spread_table,
     term_table,
+    time_text,
     version,
 )
+from harness.report.timing import bottleneck
 
 
 def markdown_report(report: Report) -> str:
@@ -38,6 +40,7 @@ def markdown_report(report: Report) -> str:
         _grids(report),
         _certificates(report),
         _errors(report),
+        _time(report),
         _provenance(report),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -100,6 +103,11 @@ def _errors(report: Report) -> str:
         return ""
     body = [[error["error"], str(error["pictures"]), error["first"]] for error in report.errors]
     return "## Failures\n\n" + markdown_table(["error", "pictures", "first"], body)
+
+
+def _time(report: Report) -> str:
+    held = bottleneck(report.timing)
+    return f"## Where the time went\n\n{time_text(report.timing)} {held}" if held else ""
 
 
 def _provenance(report: Report) -> str:

@@ -133,7 +133,7 @@ def _forest(found: Mismatch) -> str:
     drawn = forest(rows, {name: name for name in found.contenders})
     return (
         "<h2>Side by side</h2><p>Percentage points that each swap costs each version; grey intervals include zero.</p>"
-        f"<div class='scroll'>{drawn}</div>"
+        f"{drawn}"
     )
 
 

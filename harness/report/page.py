@@ -8,7 +8,7 @@ from html import escape
 from harness.estimate import Estimate
 from harness.plan import VERSIONS
 from harness.report.build import Report, Row
-from harness.report.figures import DASHES, INKS, accuracy_panels, forest, mac_bar, time_bar
+from harness.report.figures import DASHES, INKS, accuracy_panels, forest, mac_bar, time_bar, time_inks
 from harness.report.html import document, findings, table
 from harness.report.terminal import summary_rows
 from harness.report.text import (
@@ -17,17 +17,19 @@ from harness.report.text import (
     STEP_TITLES,
     corrupted_pictures,
     corruption_error_table,
+    counted,
     headline,
     interval,
     movement_table,
     percent,
-    points,
     short,
+    signed,
     spread_table,
     term_table,
+    time_text,
     version,
 )
-from harness.report.timing import bottleneck, staff_text
+from harness.report.timing import bottleneck
 
 
 def page(report: Report) -> str:
@@ -58,7 +60,7 @@ def page(report: Report) -> str:
 def _subtitle(report: Report) -> str:
     data, machine = report.identity["data"], report.identity["environment"]
     return (
-        f"<p class='soft'>{report.pictures} pictures of <code>{escape(data['source'])}</code> on "
+        f"<p class='soft'>{counted(report.pictures, 'picture')} of <code>{escape(data['source'])}</code> on "
         f"{escape(machine['processor'])} ({escape(machine['kernel_class'])})</p>"
     )
 
@@ -82,15 +84,21 @@ def _accuracy_table(report: Report, rows: Sequence[Row], engine: str) -> str:
     lines = []
     for row in rows:
         estimates = [row.accuracy[name] for name in names]
-        cells = [escape(row.name), *(_accuracy(each) for each in estimates)]
-        cells += [points(loss.difference) for loss in row.losses_of(engine)]
+        cells = [escape(row.name), *(_share_cell(each) for each in estimates)]
+        cells += [_change_cell(loss.difference) for loss in row.losses_of(engine)]
         cells += [str(max(each.n for each in estimates)), str(max(each.failed for each in estimates))]
         lines.append((row.kind, cells))
     return table(header, lines)
 
 
-def _accuracy(estimate: Estimate) -> str:
+def _share_cell(estimate: Estimate) -> str:
     return f"{percent(estimate)} <small>{interval(estimate)}</small>"
+
+
+def _change_cell(estimate: Estimate) -> str:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{signed(estimate.value)} <small>{signed(estimate.low)} to {signed(estimate.high)}</small>"
 
 
 def _panels(report: Report) -> str:
@@ -123,16 +131,22 @@ def _forest(report: Report) -> str:
     return (
         "<h2>Where accuracy is lost</h2><p>Percentage points gained or lost on the same pictures, with 95 % "
         "intervals. <b>Quantisation</b> is what rounding to 8 bits costs when the rounded numbers are computed in "
-        "floating point; <b>kernel</b> is what going to integer kernels adds to that. Grey intervals include zero.</p>"
-        + "".join(f"<div class='scroll'>{each}</div>" for each in forests)
+        "floating point; <b>kernel</b> is what going to integer kernels adds to that"
+        + (
+            "; <b>engine</b> is what running integers here instead of on the first engine does"
+            if len(report.engines) > 1
+            else ""
+        )
+        + ". Grey intervals include zero.</p>"
+        + "".join(forests)
     )
 
 
 def _movement(report: Report) -> str:
     tables = []
     for engine in report.engines:
-        header, body = movement_table(summary_rows(report), engine)
-        lines = (("", [escape(cell) for cell in line]) for line in body)
+        header, body = movement_table(summary_rows(report), engine, _share_cell)
+        lines = (("", [escape(name), *cells]) for name, *cells in body)
         if len(header) > 1:
             tables.append(table([engine, *header[1:]], lines))
     return f"<h2>What accuracy does not show</h2><p>{escape(MOVEMENT)}</p>{''.join(tables)}" if tables else ""
@@ -194,7 +208,7 @@ def _certificates(report: Report) -> str:
 def _settings(report: Report) -> str:
     rows = report.of_kind("condition")
     return (
-        f"<h2>Every setting</h2><details><summary>{len(rows)} conditions</summary>"
+        f"<h2>Every setting</h2><details><summary>{counted(len(rows), 'condition')}</summary>"
         f"{_accuracy_tables(report, rows)}</details>"
     )
 
@@ -218,17 +232,17 @@ def _time(report: Report) -> str:
     if not work or not timing["wall_seconds"]:
         return ""
     shares = {name: seconds / sum(work.values()) for name, seconds in work.items()}
+    inks = time_inks(list(shares))
     keys = "".join(
-        f"<span><i class='swatch' style='background:{INKS[i % len(INKS)]}'></i>{escape(name)} "
-        f"{100 * share:.1f} %</span>"
-        for i, (name, share) in enumerate(shares.items())
+        f"<span><i class='swatch' style='background:{inks[name]}'></i>{escape(name)} {100 * share:.1f} %</span>"
+        for name, share in shares.items()
     )
-    staffs = "; ".join(f"{each['pictures']} pictures by {escape(staff_text(each))}" for each in timing["staffs"])
     busy = [("", [f"engine {escape(name)}", _share(share)]) for name, share in timing["busy_share"].items()]
     busy += [
         ("", [escape(what), _share(timing[key])])
         for what, key in (
-            (f"{timing['cores']} cores", "cores_share"),
+            ("engines together", "engines_share"),
+            (counted(timing["cores"], "core"), "cores_share"),
             ("callers without a picture to work on", "starved_share"),
             ("workers without room for another picture", "blocked_share"),
         )
@@ -236,8 +250,7 @@ def _time(report: Report) -> str:
     depth = timing["queue_depth"]
     waiting = "" if depth is None else f" On average {depth:.1f} batches were ready when one was taken."
     return (
-        f"<h2>Where the time went</h2><p>{timing['wall_seconds']:.1f} s, {timing['pictures_per_second']:.2f} pictures "
-        f"per second under all conditions: {staffs}.{waiting} <b>{escape(bottleneck(timing))}</b></p>"
+        f"<h2>Where the time went</h2><p>{escape(time_text(timing))}{waiting} <b>{escape(bottleneck(timing))}</b></p>"
         f"{time_bar(shares)}<div class='legend'>{keys}</div>{table(['', 'share of the time'], busy)}"
     )
 

@@ -19,13 +19,14 @@ from harness.report.text import (
     term_table,
     version,
 )
+from harness.report.timing import bottleneck
 
 
 def terminal_report(report: Report) -> Group:
     """The report as a person reads it in a terminal: sentences, one line per noise, findings."""
-    tables = [_accuracies(report, engine) for engine in report.engines]
+    tables = [each for engine in report.engines for each in (_accuracies(report, engine), Text())]
     findings = [Text(f"{finding['severity']}: {finding['message']}", style="yellow") for finding in report.findings]
-    sentences = [Text(f"- {line}") for line in headline(report)]
+    sentences = [Text(f"- {line}") for line in (*headline(report), bottleneck(report.timing)) if line]
     return Group(*tables, *_corruption_errors(report), *_grids(report), *sentences, *findings)
 
 
@@ -37,10 +38,13 @@ def _accuracies(report: Report, engine: str) -> Table:
         title=f"{engine}: top-1 accuracy; changes in points ± longer side of 95 % interval",
         title_justify="left",
         box=SIMPLE_HEAD,
+        # One space between columns: three versions and three changes fill eighty columns.
+        padding=0,
+        show_edge=False,
     )
-    table.add_column("noise")
+    table.add_column("noise", overflow="fold")
     for title in (*map(version, names), *(loss.step for loss in losses[rows[0].name])):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         accuracies = (percent(row.accuracy[name]) for name in names)
         changes = (plus_minus(loss.difference) for loss in losses[row.name])

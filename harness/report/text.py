@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.estimate import Estimate
@@ -12,12 +11,13 @@ from harness.plan import FP32, INTEGER, SIMULATED
 from harness.recipe import IN_MEMORY
 from harness.report.build import ENGINE_STEP, Loss, Report, Row
 from harness.report.grid import Grid
+from harness.report.timing import staff_text
 
 STEP_TITLES = {
     "quantisation": "quantisation (fp32 → simulated)",
     "kernel": "kernel (simulated → integer)",
     "total": "total (fp32 → integer)",
-    "engine": "engine (integer on the first engine → here)",
+    "engine": "engine (first engine → here)",
 }
 MOVEMENT = (
     "Predictions that changed, right or wrong, and how far logits moved: |after - before| / |before|, each without its "
@@ -42,20 +42,25 @@ def points(estimate: Estimate) -> str:
     """A difference in percentage points with its interval: ``-0.4 [-1.6, +0.8]``."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
-    return f"{_signed(estimate.value)} [{_signed(estimate.low)}, {_signed(estimate.high)}]"
+    return f"{signed(estimate.value)} [{signed(estimate.low)}, {signed(estimate.high)}]"
 
 
 def plus_minus(estimate: Estimate) -> str:
     """A difference in percentage points and the longer side of its interval: ``-0.4 ±1.2``."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
-    return f"{_signed(estimate.value)} ±{100 * max(estimate.high - estimate.value, estimate.value - estimate.low):.1f}"
+    return f"{signed(estimate.value)} ±{100 * max(estimate.high - estimate.value, estimate.value - estimate.low):.1f}"
 
 
-def _signed(difference: float) -> str:
+def signed(difference: float) -> str:
     """Percentage points with their sign, none for what rounds to zero."""
     text = f"{100 * difference:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things: ``1 picture``, ``2 pictures``."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def version(contender: str) -> str:
@@ -104,12 +109,13 @@ def _not_run(report: Report) -> list[str]:
 
 def coverage(report: Report) -> list[str]:
     """What was measured, and what a rule that may end the run did."""
-    seen = f"{report.pictures} pictures"
+    seen = counted(report.pictures, "picture")
     if report.pictures < report.planned_pictures:
-        seen = f"{report.pictures} of {report.planned_pictures} pictures so far"
+        ended = report.stopping is not None and report.stopping["enough_at"] is not None
+        seen = f"{report.pictures} of {counted(report.planned_pictures, 'picture')}{'' if ended else ' so far'}"
     failed = f"{report.failed_pictures} failed and count as wrong" if report.failed_pictures else "none failed"
-    conditions = len(report.of_kind("condition"))
-    measured = f"{seen}, {conditions} conditions, {len(report.contenders)} versions; {failed}."
+    conditions = counted(len(report.of_kind("condition")), "condition")
+    measured = f"{seen}, {conditions}, {counted(len(report.contenders), 'version')}; {failed}."
     return [measured, *_stopping(report)]
 
 
@@ -118,7 +124,12 @@ def _stopping(report: Report) -> list[str]:
     stopping = report.stopping
     if stopping is None:
         return []
-    looks = f"Every interval is widened to hold at all {len(stopping['looks'])} planned looks together."
+    planned = len(stopping["looks"])
+    looks = (
+        f"Every interval is widened to hold at all {planned} planned looks together."
+        if planned > 1
+        else "Only one look is planned, at the end, so no interval is widened."
+    )
     if stopping["enough_at"] is None:
         met = "is not met yet" if report.pictures < report.planned_pictures else "was never met"
         return [f"The rule {stopping['rule']} {met}. {looks}"]
@@ -136,20 +147,44 @@ def corrupted_pictures(recipe: Mapping[str, Any]) -> str:
     return "made in memory" if recipe["corruption_form"] == IN_MEMORY else "made, and stored as JPEG of quality 85"
 
 
-def movement_table(rows: Sequence[Row], engine: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table of what accuracy does not show: changed predictions, and how far logits moved."""
-    steps = list(dict.fromkeys(loss.step for row in rows for loss in row.losses_of(engine)))
-    header = ["noise", *chain.from_iterable((f"{step}: predictions changed", "logits moved") for step in steps)]
+def time_text(timing: Mapping[str, Any]) -> str:
+    """How long measuring took and who did it; parts do not say which of them were measured side by side."""
+    staffs = "; ".join(f"{counted(each['pictures'], 'picture')} by {staff_text(each)}" for each in timing["staffs"])
+    return (
+        f"Measuring took {timing['wall_seconds']:.1f} s (the time of machines and actors that worked side by side is "
+        f"added up), {timing['pictures_per_second']:.2f} pictures per second under all conditions: {staffs}."
+    )
+
+
+def with_interval(estimate: Estimate) -> str:
+    """A share with its interval: ``4.2 % (3.0 to 5.8)``."""
+    return "-" if estimate.value is None else f"{percent(estimate)} ({interval(estimate)})"
+
+
+def movement_table(
+    rows: Sequence[Row], engine: str, cell: Callable[[Estimate], str] = with_interval
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of what accuracy does not show: changed predictions, and how far logits moved.
+
+    Args:
+        cell: how an estimate is written.
+    """
+    steps = dict.fromkeys(loss.step for row in rows for loss in row.losses_of(engine))
+    header = ["noise"]
+    for step in steps:
+        header += [f"{step}: predictions changed", *(["logits moved"] if _has_distance(step) else [])]
     body = []
     for row in rows:
-        pairs = ((_with_interval(loss.changed), _with_interval(loss.distance)) for loss in row.losses_of(engine))
-        body.append([row.name, *chain.from_iterable(pairs)])
+        cells = [row.name]
+        for loss in row.losses_of(engine):
+            cells += [cell(loss.changed), *([cell(loss.distance)] if _has_distance(loss.step) else [])]
+        body.append(cells)
     return header, body
 
 
-def _with_interval(estimate: Estimate) -> str:
-    """``4.2 % (3.0 to 5.8)``."""
-    return "-" if estimate.value is None else f"{percent(estimate)} ({interval(estimate)})"
+def _has_distance(step: str) -> bool:
+    """Logits are compared within one engine only."""
+    return step != ENGINE_STEP
 
 
 def corruption_error_table(report: Report) -> tuple[list[str], list[list[str]], str]:
@@ -183,9 +218,9 @@ def spread_table(grid: Grid) -> tuple[list[str], list[list[str]]]:
     body = [
         [
             name,
-            _with_interval(spread.mean),
+            with_interval(spread.mean),
             f"{100 * spread.deviation:.2f}",
-            _with_interval(spread.lowest),
+            with_interval(spread.lowest),
             spread.worst,
         ]
         for name, spread in grid.spreads.items()

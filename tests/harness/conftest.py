@@ -12,9 +12,10 @@ import pytest
 from harness.demo.embedded import demo_recipe
 from harness.progress import Progress
 from harness.recipe import Recipe
-from harness.report.build import Report
+from harness.report.build import ENGINE_STEP, Loss, Report, Row, report_from_store
 from harness.session import execute
 from harness.speed import Speed
+from harness.store import Store
 
 # One of each kind of step: nothing, a random one, a deterministic one, a swap.
 NOISES = ("clean", "gaussian_noise:3", "brightness:2", "resize:nearest")
@@ -57,3 +58,36 @@ def finished(small: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "finished"
     execute(small, folder, Speed(workers=2), Progress())
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_engines(finished: Path) -> Report:
+    """A report as that of two engines, with changes that need much room; the second engine is a double."""
+    report = report_from_store(Store(finished))
+
+    def other(name: str) -> str:
+        return name.replace("ort-cpu", "openvino")
+
+    def wide(loss: Loss) -> Loss:
+        return replace(loss, difference=replace(loss.difference, value=-0.125, low=-0.273, high=0.148))
+
+    def beside(row: Row) -> Row:
+        mine = [wide(loss) for loss in row.losses]
+        copied = [replace(loss, before=other(loss.before), after=other(loss.after)) for loss in mine]
+        between = replace(copied[-1], step=ENGINE_STEP, before=mine[-1].after)
+        return replace(
+            row,
+            accuracy={**row.accuracy, **{other(name): each for name, each in row.accuracy.items()}},
+            losses=(*mine, *copied, between),
+        )
+
+    seconds = report.timing["work_seconds"]
+    return replace(
+        report,
+        contenders={
+            **report.contenders,
+            **{other(name): {**facts, "engine": "openvino"} for name, facts in report.contenders.items()},
+        },
+        rows=tuple(beside(row) for row in report.rows),
+        timing={**report.timing, "work_seconds": {**seconds, **{other(name): each for name, each in seconds.items()}}},
+    )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from harness.report.build import Report
+from harness.report.page import page
 
 FLAGS = (
     "--headless",
@@ -51,6 +55,24 @@ def test_the_browser_shows_the_numbers_of_the_json(finished: Path, rendered: str
 def test_every_noise_has_its_plot(rendered: str) -> None:
     for noise in ("gaussian_noise", "brightness", "resize"):
         assert f'aria-label="{noise}"' in rendered
+
+
+def test_tables_and_panels_of_a_second_engine_fit_a_window_of_1200_pixels(
+    two_engines: Report, chromium: str, tmp_path: Path
+) -> None:
+    told = (
+        "<script>document.title = [...document.querySelectorAll('.scroll, .forests')].map("
+        "each => each.scrollWidth - each.clientWidth) + ';' + [...document.querySelectorAll('svg.forest')].map("
+        "each => Math.round(each.getBoundingClientRect().width / each.viewBox.baseVal.width * 100))</script>"
+    )
+    probe = tmp_path / "page.html"
+    probe.write_text(page(two_engines).replace("</body>", f"{told}</body>"))
+    dumped = chromium_says(chromium, tmp_path / "profile", "--window-size=1200,900", "--dump-dom", probe.as_uri())
+    found = re.search(r"<title>([\d,]+);([\d,]+)</title>", dumped)
+    assert found is not None
+    surplus, scales = ([int(each) for each in listed.split(",")] for listed in found.groups())
+    assert max(surplus) == 0, "a table has to be scrolled sideways"
+    assert scales == [100] * 5  # quantisation and kernel of both engines, and the engine
 
 
 @pytest.mark.parametrize("width", [1150, 420])

@@ -15,11 +15,12 @@ import pytest
 from rich.console import Console
 
 from harness.report.build import Report, report_from_store
-from harness.report.figures import accuracy_panels
+from harness.report.figures import accuracy_panels, forest, time_inks
 from harness.report.markdown import markdown_report
 from harness.report.page import page
 from harness.report.terminal import summary_rows, terminal_report
 from harness.report.text import headline, percent, points
+from harness.report.timing import bottleneck
 from harness.store import Store
 
 
@@ -86,6 +87,29 @@ def test_the_terminal_table_fits_eighty_columns(report: Report) -> None:
         assert any(row.name in line and percent(row.accuracy["ort-cpu:fp32"]) in line for line in table)
 
 
+def test_the_terminal_table_of_a_second_engine_fits_eighty_columns_whole(two_engines: Report) -> None:
+    (row,) = [each for each in two_engines.rows if each.name == "gaussian_noise:3"]
+    long = replace(two_engines, rows=(*two_engines.rows, replace(row, name="elastic_transform")))
+    console = Console(width=80, soft_wrap=True)
+    with console.capture() as captured:
+        console.print(terminal_report(long))
+    lines = captured.get().splitlines()
+    table = lines[next(i for i, line in enumerate(lines) if line.startswith("openvino:")) :]
+    assert table[1].split() == ["noise", "fp32", "simulated", "integer", "quantisation", "kernel", "engine"]
+    assert any(line.startswith("elastic_transform ") and line.count("-12.5 ±27.3") == 3 for line in table)
+    assert "…" not in captured.get()
+
+
+def test_terminal_and_markdown_name_the_bottleneck(report: Report) -> None:
+    console = Console(width=400)
+    with console.capture() as captured:
+        console.print(terminal_report(report))
+    held = bottleneck(report.timing)
+    assert held
+    for text in (captured.get(), markdown_report(report), page(report)):
+        assert held in text
+
+
 def test_sentences_lead_with_coverage_and_end_with_the_certificate(report: Report) -> None:
     lines = headline(report)
     assert lines[0] == "16 pictures, 4 conditions, 3 versions; none failed."
@@ -94,6 +118,28 @@ def test_sentences_lead_with_coverage_and_end_with_the_certificate(report: Repor
 
 def test_an_unfinished_run_says_so(report: Report) -> None:
     assert headline(replace(report, planned_pictures=99))[0].startswith("16 of 99 pictures so far")
+
+
+def test_a_run_that_its_rule_ended_is_not_unfinished(report: Report) -> None:
+    stopping = {"rule": "ci<5", "looks": [16, 99], "enough_at": 16}
+    ended = replace(report, planned_pictures=99, stopping=stopping)
+    assert headline(ended)[0].startswith("16 of 99 pictures, ")
+    going_on = replace(ended, stopping={**stopping, "enough_at": None})
+    assert headline(going_on)[0].startswith("16 of 99 pictures so far, ")
+
+
+def test_one_of_a_kind_is_not_several(report: Report) -> None:
+    contender = next(iter(report.contenders))
+    one = replace(
+        report,
+        pictures=1,
+        planned_pictures=1,
+        rows=report.rows[:1],
+        contenders={contender: report.contenders[contender]},
+    )
+    assert headline(one)[0] == "1 picture, 1 condition, 1 version; none failed."
+    looked = headline(replace(report, stopping={"rule": "ci<5", "looks": [16], "enough_at": None}))
+    assert looked[1].endswith("Only one look is planned, at the end, so no interval is widened.")
 
 
 class Balance(HTMLParser):
@@ -150,3 +196,32 @@ def test_labels_of_many_settings_stand_upright_below_their_marks(report: Report)
     assert crowded.count("rotate(-90)") == 1 + 1 + 12  # clean, nearest and the twelve
     heights = [int(found) for found in re.findall(r'viewBox="0 0 \d+ (\d+)"', crowded)]
     assert max(heights) > 156 + 5 * len("torch-bilinear-antialias-11")
+
+
+@pytest.mark.parametrize("engines", [1, 2, 5])
+def test_no_two_kinds_of_work_share_a_colour_and_stages_are_grey(engines: int) -> None:
+    stages = ["read", "decode", "colour", "resize", "crop", "sensor", "normalise", "layout"]
+    families = [[f"engine {n}:{each}" for each in ("fp32", "simulated", "integer")] for n in range(engines)]
+    inks = time_inks([*stages, *(name for family in families for name in family)])
+    assert len(set(inks.values())) == len(inks) == 8 + 3 * engines
+    assert {inks[name].split()[1] for name in stages} == {"0%"}
+    hues = [{inks[name].split()[0] for name in family} for family in families]
+    assert all(len(each) == 1 for each in hues)
+    assert len(set.union(*hues)) == engines
+
+
+def test_bar_and_legend_of_the_time_have_the_same_colours(two_engines: Report) -> None:
+    html = page(two_engines)
+    for name, ink in time_inks(list(two_engines.timing["work_seconds"])).items():
+        assert f"<i class='swatch' style='background:{ink}'></i>{name} " in html
+        assert re.search(rf'fill="{re.escape(ink)}"><title>{name}: ', html)
+
+
+def test_every_panel_of_differences_is_as_wide_as_it_is_drawn(report: Report) -> None:
+    rows = [(row.name, {loss.step: loss.difference for loss in row.losses}) for row in report.rows]
+    for titles in (["kernel"], ["quantisation", "kernel", "total"]):
+        drawn = forest(rows, {title: title for title in titles})
+        sizes = re.findall(r'style="width: (\d+)px" viewBox="0 0 (\d+) ', drawn)
+        assert len(sizes) == drawn.count("<svg") == len(titles)
+        assert len(set(sizes)) == 1
+        assert all(shown == inside for shown, inside in sizes)
