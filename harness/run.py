@@ -46,11 +46,13 @@ def run(
     preparation = made.preparation(speed.batch)
     with ExitStack() as stack:
         speed = stack.enter_context(_careful(store, speed, progress))
+        meter = Meter()
         lines = [
-            stack.enter_context(closing(line)) for line in lines_from_contenders(made, contenders, speed.batch, Meter())
+            stack.enter_context(closing(line)) for line in lines_from_contenders(made, contenders, speed.batch, meter)
         ]
         # A rule that may end the run is about all cells, so it is known soonest when all of them go together.
         groups = [lines] if extent.until else grouped(lines, preparation)
+        meter.lap()  # opening engines is no measuring
         for group in groups[1:]:
             progress.say(
                 f"{_names(group)}: far slower than the rest; they take turns, each with an equal share of the time"
