@@ -92,8 +92,10 @@ def _careful(store: Store, speed: Speed, progress: Progress) -> Iterator[Speed]:
         )
         speed = replace(speed, inline=False)
     store.write_text(AT_WORK, "")
-    yield speed
-    store.remove(AT_WORK)
+    try:
+        yield speed
+    finally:
+        store.remove(AT_WORK)
 
 
 def _pictures(slices: Sequence[Slice]) -> int:

@@ -184,6 +184,18 @@ def test_behind_a_session_that_was_ended_by_force_pictures_are_prepared_in_proce
         assert not (folder / AT_WORK).exists()
 
 
+def test_an_interrupted_session_was_not_ended_by_force(
+    small: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.run.take_turns", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        execute(replace(small, engines=("ort-cpu:fp32",)), tmp_path / "run", Speed(), Progress())
+    assert not (tmp_path / "run" / AT_WORK).exists()
+
+
 @pytest.mark.parametrize("slices", [(), (0, 2)])
 def test_a_run_in_which_one_engine_is_behind_is_reported(
     small: Recipe, tmp_path: Path, slices: tuple[int, ...]
