@@ -107,21 +107,29 @@ def observe(engine: Engine, artifact: Artifact, load: Load) -> Observed:
     engine.take_stages()
     calls_ms: list[float] = []
     errors: list[BaseException] = []
+    stop = threading.Event()
     started = time.perf_counter()
 
     def ask(batch: npt.NDArray[np.generic]) -> None:
         try:
-            while time.perf_counter() < started + load.seconds:
+            while not stop.is_set() and time.perf_counter() < started + load.seconds:
                 calls_ms.append(call(engine, {name: batch}).wall_ns / 1e6)
         except BaseException as error:  # noqa: BLE001 - it is raised again where the threads are waited for
             errors.append(error)
 
     threads = [threading.Thread(target=ask, args=(batch,)) for batch in batches]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    wall_s = time.perf_counter() - started
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wall_s = time.perf_counter() - started
+    finally:
+        # Ctrl-C comes out of the wait. Whoever closes the engine then frees memory that these threads write.
+        stop.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
     if errors:
         raise errors[0]
     return Observed(calls_ms, engine.take_stages(), wall_s, pictures, batches[0].nbytes)

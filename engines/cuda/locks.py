@@ -17,7 +17,8 @@ class PageLocks:
     def __init__(self, transfers: Transfers) -> None:
         self._transfers = transfers
         self._ranges: dict[int, int] = {}
-        self._changing = threading.Lock()
+        # A collection inside `lock` may free an older array, and with it enter `_unlock` in the same thread.
+        self._changing = threading.RLock()
 
     def lock(self, memory: Bytes) -> None:
         """Lock memory until the array is gone, and with it every view of it: no copy can be under way then."""
@@ -33,8 +34,8 @@ class PageLocks:
         """Whether all of an array lies in one piece in locked memory."""
         start = address_of(array)
         end = start + array.nbytes
-        ranges = tuple(self._ranges.items())
-        return array.flags.c_contiguous and any(low <= start and end <= high for low, high in ranges)
+        ranges = dict(self._ranges)
+        return array.flags.c_contiguous and any(low <= start and end <= high for low, high in ranges.items())
 
     def _unlock(self, start: int) -> None:
         with self._changing:

@@ -7,7 +7,8 @@ that, so nothing is overwritten that is still to be read.
 A forgotten wait would be no failure but a wrong answer now and then. So each batch carries a **canary**, its number: it
 is the last thing copied in, the first read and the last written where the network runs, and the first and the last
 thing copied out. Streams keep their order, so whoever gets the right number at both ends has the right answer, and a
-wrong one is a `RingError`.
+wrong one is a `RingError`. That holds for the order of our events, and of a network that really runs on the compute
+stream: of one that starts its kernels elsewhere the canary sees nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.base import EngineError
 from engines.cuda.transfers import Bytes, Event, Pointer, Stream, Transfers
 
 Array = npt.NDArray[Any]
@@ -115,10 +117,11 @@ class Slot:
             return made
 
         taken, given = kinds
+        # The device first: it has less, and what is page-locked in vain slows the whole host.
+        self.device_in, self.device_out = device(rows * taken.nbytes), device(rows * given.nbytes)
         self.host_in, self.host_out = host(rows * taken.nbytes), host(rows * given.nbytes)
         self.input: Array = self.host_in.view(taken.dtype).reshape(rows, *taken.shape)
         self.output: Array = self.host_out.view(given.dtype).reshape(rows, *given.shape)
-        self.device_in, self.device_out = device(self.host_in.nbytes), device(self.host_out.nbytes)
         self.number, self.first, self.last = (host(_NUMBER.itemsize) for _ in range(3))
         self.arrived, self.read, self.written = (device(_NUMBER.itemsize) for _ in range(3))
         self.began, self.copied_in = event(), event()
@@ -149,6 +152,7 @@ class Ring:
         self._rows = self._wanted = self._number = 0
         self._slots: list[Slot] = []
         self._owned = ExitStack()
+        self._closed = False
         self._changed = threading.Condition()
         self._submitting = threading.Lock()
 
@@ -158,10 +162,13 @@ class Ring:
         Where there is too little room, it waits until all slots are free, and makes larger ones.
 
         Raises:
-            EngineError: there is too little memory. The ring then has no slots, and may be asked for fewer rows.
+            EngineError: there is too little memory. The ring then has no slots, and may be asked for fewer rows. Or it
+                was closed.
         """
         with self._changed:
             while True:
+                if self._closed:
+                    raise EngineError("the engine was closed while batches were still given to it; open it again")
                 self._wanted = max(self._wanted, rows)
                 free = [slot for slot in self._slots if slot.state is State.FREE]
                 if self._wanted > self._rows and len(free) == len(self._slots):
@@ -227,8 +234,10 @@ class Ring:
         self._move(slot, State.FREE)
 
     def close(self) -> None:
-        """Give all memory back, after what is under way."""
+        """Give all memory back, after what is under way; who waits for a slot gets none any more."""
         with self._changed:
+            self._closed = True
+            self._changed.notify_all()
             if self._slots:
                 self._settle()
                 self._free()

@@ -6,6 +6,7 @@ PyTorch use too. Every function may be called from any thread.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -121,7 +122,6 @@ class Transfers(Protocol):
         """Enqueue all of a graph at once."""
 
 
-@cache
 def transfers_named(name: str = "") -> Transfers:
     """The back-end of a name, or the first that is installed. It is opened once and serves the whole process.
 
@@ -130,19 +130,26 @@ def transfers_named(name: str = "") -> Transfers:
         EngineError: there is no such name.
     """
     if name and name not in TRANSFERS:
-        raise EngineError(f"engine_transfers: expected one of {', '.join(TRANSFERS)}; got {name!r}")
+        near = difflib.get_close_matches(name, TRANSFERS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise EngineError(f"engine_transfers: expected one of {', '.join(TRANSFERS)}; got {name!r}{hint}")
     missing = []
     for row in (name,) if name else tuple(TRANSFERS):
-        module, _, attribute = TRANSFERS[row].target.partition(":")
         try:
-            opened: Transfers = getattr(importlib.import_module(module), attribute)()
+            return opened(row)
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] == "engines":
                 raise
             missing.append(f"pip install 'qharness[{TRANSFERS[row].extra}]'")
-        else:
-            return opened
     raise EngineUnavailable(f"an engine on a GPU needs a package to reach CUDA: {' or '.join(missing)}")
+
+
+@cache
+def opened(row: str) -> Transfers:
+    """The back-end of a row, which is opened once, however it was asked for."""
+    module, _, attribute = TRANSFERS[row].target.partition(":")
+    back_end: Transfers = getattr(importlib.import_module(module), attribute)()
+    return back_end
 
 
 def cuda_error(transfers: str, doing: str, code: int, said: str) -> EngineError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +89,29 @@ def test_engine_that_fails_in_a_thread_fails_the_measurement(tmp_path: Path) -> 
     engine = RingEngine(artifact, LazyCuda(), lambda transfers, stream: FailsLater(artifact, transfers, stream))
     with closing(engine), pytest.raises(EngineError, match="out of memory"):
         observe(engine, artifact, Load(seconds=5.0, streams=2))
+
+
+def test_ctrl_c_waits_for_the_threads_before_memory_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = tiny_artifact(tmp_path)
+    interrupted: list[threading.Thread] = []
+    join = threading.Thread.join
+
+    def interrupt(thread: threading.Thread, timeout: float | None = None) -> None:
+        if not interrupted:
+            interrupted.append(thread)
+            raise KeyboardInterrupt
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupt)
+    before = set(threading.enumerate())
+    engine = RingEngine(artifact, LazyCuda(), lambda transfers, stream: Deferred(artifact, transfers, stream))
+    started = time.perf_counter()
+    with closing(engine), pytest.raises(KeyboardInterrupt):
+        observe(engine, artifact, Load(seconds=60.0, streams=2))
+    assert set(threading.enumerate()) <= before, "a thread still writes into the memory of the engine"
+    assert time.perf_counter() - started < 30
 
 
 def test_engine_on_the_cpu_has_no_device_times(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class LazyCuda:
         self.blocks: dict[Pointer, Bytes] = {}
         self.hosts: dict[int, Bytes] = {}
         self.locked: dict[int, int] = {}
-        self.streams = self.events = 0
+        self.streams = self.events = self.captures = 0
         self.by_handle: dict[int, LazyStream] = {}
         self._order = order
         self._pending: list[Work] = []
@@ -160,6 +160,7 @@ class LazyCuda:
         return end.reached_ms - start.reached_ms
 
     def capture(self, stream: LazyStream, enqueue: Callable[[], None]) -> list[Callable[[], None]]:
+        self.captures += 1
         stream.captured = []
         try:
             enqueue()

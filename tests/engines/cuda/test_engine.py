@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,18 @@ from engines.artifact import Artifact
 from engines.base import Engine, EngineError, EngineOptions, EngineUnavailable, call
 from engines.cuda import TRANSFERS
 from engines.cuda.engine import RingEngine, process_locks
+from engines.cuda.locks import PageLocks
 from engines.cuda.ring import SLOTS
-from engines.cuda.transfers import NO_DEVICE, OLD_DRIVER, OUT_OF_MEMORY, Transfers, cuda_error, transfers_named
+from engines.cuda.transfers import (
+    NO_DEVICE,
+    OLD_DRIVER,
+    OUT_OF_MEMORY,
+    Bytes,
+    Transfers,
+    cuda_error,
+    opened,
+    transfers_named,
+)
 from tests.engines import conformance
 from tests.engines.cuda.lazy import LazyCuda, LazyStream
 from tests.engines.tiny import CLASSES, pictures, tiny_artifact
@@ -118,6 +130,28 @@ def test_worker_memory_is_copied_from_where_it_is_until_it_is_gone(cuda: LazyCud
         engine.close()
 
 
+def test_array_that_is_collected_while_another_is_locked_does_not_hang() -> None:
+    """A collection may begin anywhere, inside the lock too, and runs the finaliser of the old array in that thread."""
+    old = [np.zeros(64, np.uint8)]
+
+    class Collecting(LazyCuda):
+        def lock(self, memory: Bytes) -> None:
+            super().lock(memory)
+            if memory.nbytes == 128:
+                old.clear()
+
+    cuda = Collecting()
+    locks = PageLocks(cuda)
+    locks.lock(old[0])
+    fresh = np.zeros(128, np.uint8)
+    thread = threading.Thread(target=locks.lock, args=(fresh,), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "the finaliser waits for a lock that its own thread holds"
+    assert list(cuda.locked.values()) == [128]
+    assert locks.covers(fresh)
+
+
 def test_memory_beside_the_locked_one_is_copied_first(cuda: LazyCuda, artifact: Artifact) -> None:
     engine = RingEngine(artifact, cuda, Product)
     memory = np.zeros(2 * BATCH.nbytes, np.uint8)
@@ -137,6 +171,21 @@ def test_too_little_device_memory_is_an_error_of_the_batch_alone(artifact: Artif
         call(engine, {"x": pictures(40)})
     assert np.array_equal(call(engine, {"x": BATCH[:1]}).outputs["y"], scores(BATCH[:1]))
     engine.close()
+
+
+def test_nothing_is_page_locked_for_a_batch_that_the_device_has_no_room_for(artifact: Artifact) -> None:
+    asked: list[int] = []
+
+    class Noting(LazyCuda):
+        def host(self, size: int) -> Bytes:
+            asked.append(size)
+            return super().host(size)
+
+    engine: Engine = RingEngine(artifact, Noting(total=4096), Product)
+    with pytest.raises(EngineError, match="smaller --batch"):
+        call(engine, {"x": pictures(40)})
+    engine.close()
+    assert not asked
 
 
 def test_network_that_cannot_be_opened_leaves_nothing_behind(cuda: LazyCuda, artifact: Artifact) -> None:
@@ -178,12 +227,27 @@ def test_missing_packages_are_named_with_their_extras(monkeypatch: pytest.Monkey
     def missing(module: str) -> Any:
         raise ModuleNotFoundError(name="cuda")
 
-    transfers_named.cache_clear()
+    opened.cache_clear()
     monkeypatch.setattr("engines.cuda.transfers.importlib.import_module", missing)
     with pytest.raises(EngineUnavailable, match=r"qharness\[cuda\].* or .*qharness\[pycuda\]"):
         transfers_named()
     with pytest.raises(EngineUnavailable, match=r"CUDA: pip install 'qharness\[pycuda\]'$"):
         transfers_named("pycuda")
+
+
+def test_back_end_is_opened_once_however_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of them would keep two lists of what is page-locked, and lock the same memory twice."""
+    module = ModuleType("a back-end")
+    vars(module)["open_bindings"] = LazyCuda
+    opened.cache_clear()
+    monkeypatch.setattr("engines.cuda.transfers.importlib.import_module", lambda name: module)
+    assert transfers_named() is transfers_named("cuda-bindings")
+    opened.cache_clear()
+
+
+def test_name_that_is_misspelt_is_answered_with_the_nearest() -> None:
+    with pytest.raises(EngineError, match=r"engine_transfers: .* got 'pycuuda'; did you mean 'pycuda'\?"):
+        transfers_named("pycuuda")
 
 
 def test_unknown_back_end_is_refused() -> None:

@@ -218,6 +218,20 @@ def test_threads_get_their_own_answers() -> None:
     assert cuda.idle()
 
 
+def test_who_waits_for_a_slot_of_a_ring_that_is_closed_is_told_so() -> None:
+    doubling = Doubling(LazyCuda(), slots=1)
+    slot = doubling.send(batch_of(0))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(doubling.ring.acquire, 3)
+        doubling.close()
+        with pytest.raises(EngineError, match="was closed while batches were still given"):
+            waiting.result(10)
+    assert slot.state is State.SUBMITTED
+    with pytest.raises(EngineError, match="was closed"):
+        doubling.ring.acquire(1)
+    assert doubling.cuda.idle()
+
+
 class RingMachine(RuleBasedStateMachine):
     """The ring against a model: for each slot its state and the batch that it carries."""
 
