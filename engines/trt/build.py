@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,9 +44,25 @@ def plan_from_onnx(artifact: Artifact, path: Path, options: BuildOptions, on_ste
 
     Raises:
         EngineUnavailable: there is no driver or GPU.
-        EngineError: TensorRT refuses the file or the options; the message says why and what to do.
+        EngineError: TensorRT refuses the file or the options, or ``path`` cannot be written; the message says why and
+            what to do.
         ArtifactError: the file cannot be cast to the precision.
     """
+    with _room_for(path):
+        return _build(artifact, path, options, on_step)
+
+
+def station(device: Device) -> Station:
+    """This machine, as a plan's record names it."""
+    return Station(library.VERSION, device.name, device.compute_capability, device.cuda, device.driver)
+
+
+def timing_cache_path(plan: Path) -> Path:
+    """Where the timing cache of a plan lies."""
+    return plan.with_name(plan.name + ".timing")
+
+
+def _build(artifact: Artifact, path: Path, options: BuildOptions, on_step: OnStep) -> Built:
     device = first_device()
     model = _model(artifact)
     integers = tuple(sorted({found for _, found in QdqGraph(model).typed()}))
@@ -53,7 +70,7 @@ def plan_from_onnx(artifact: Artifact, path: Path, options: BuildOptions, on_ste
     if options.precision in HALVES and library.strongly_typed():
         model = model_in_half(model, options.precision)
     batch = _batch(artifact, options)
-    log = Log()
+    log = library.log_of_the_process()
     builder = library.started(trt.Builder, log)
     network = library.new_network(builder)
     _parse(artifact, model, network, log)
@@ -63,7 +80,8 @@ def plan_from_onnx(artifact: Artifact, path: Path, options: BuildOptions, on_ste
     cache_file = timing_cache_path(path)
     notes = _use_cache(config, cache_file, options, log)
     watched = library.watch(config, on_step)
-    serialised = builder.build_serialized_network(network, config)
+    with watched.instead_of_interrupts():
+        serialised = builder.build_serialized_network(network, config)
     if watched.interrupted:
         raise KeyboardInterrupt
     if serialised is None:
@@ -85,16 +103,6 @@ def plan_from_onnx(artifact: Artifact, path: Path, options: BuildOptions, on_ste
     if FLOAT8 in integers:
         notes = (*notes, "its FP8 is a floating-point type: the certificate counts no layer of FP8 as an integer one")
     return Built(_write(artifact, record, path, plan, cache), (*notes, *dict.fromkeys(log.warnings)))
-
-
-def station(device: Device) -> Station:
-    """This machine, as a plan's record names it."""
-    return Station(library.VERSION, device.name, device.compute_capability, device.cuda, device.driver)
-
-
-def timing_cache_path(plan: Path) -> Path:
-    """Where the timing cache of a plan lies."""
-    return plan.with_name(plan.name + ".timing")
 
 
 def _model(artifact: Artifact) -> onnx.ModelProto:
@@ -191,11 +199,46 @@ def _accepts(config: trt.IBuilderConfig, stored: bytes) -> bool:
 
 
 def _write(artifact: Artifact, record: PlanRecord, path: Path, plan: bytes, cache: bytes) -> Artifact:
-    made = replace(artifact, path=path, format="plan", sha256=record.sha256, made_by=made_by(record, artifact))
+    source = _of_one_size(artifact, record.batch[0]) if record.batch[0] == record.batch[2] else artifact
+    made = replace(source, path=path, format="plan", sha256=record.sha256, made_by=made_by(record, source))
     # Killed in between, it leaves the old sidecar beside the new plan, and that is refused.
     for file, content in ((timing_cache_path(path), cache), (path, plan)):
-        half_written = file.with_name(file.name + ".part")
+        half_written = _half_written(file)
         half_written.write_bytes(content)
         os.replace(half_written, file)
     write_sidecar(made)
     return made
+
+
+def _of_one_size(artifact: Artifact, batch: int) -> Artifact:
+    """A plan of one size has a fixed batch, whatever its source had: so the last batch of a run is filled up."""
+    taken, given = (replace(spec, shape=(batch, *spec.shape[1:])) for spec in (artifact.input, artifact.output))
+    return replace(artifact, input=taken, output=given)
+
+
+def _half_written(file: Path) -> Path:
+    """Where a file lies until it is whole; two processes that build the same one do not meet there."""
+    return file.with_name(f"{file.name}.{os.getpid()}.part")
+
+
+@contextmanager
+def _room_for(plan: Path) -> Iterator[None]:
+    """See that a plan can be written before it is built, which takes minutes; leave nothing half-written.
+
+    Raises:
+        EngineError: it cannot.
+    """
+    if plan.suffix == ".onnx":
+        raise EngineError(f"{plan} is the name of a model; a plan's ends in .plan")
+    if plan.is_dir():
+        raise EngineError(f"{plan} is a folder; expected the name of a file for the plan")
+    halves = [_half_written(file) for file in (plan, timing_cache_path(plan))]
+    try:
+        halves[0].touch()
+    except OSError as error:
+        raise EngineError(f"{plan} cannot be written: {error.strerror}; choose another place") from error
+    try:
+        yield
+    finally:
+        for half in halves:
+            half.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from engines.trt import library
 from engines.trt.build import plan_from_onnx, station
 from engines.trt.device import first_device
 from engines.trt.library import trt
-from engines.trt.plan import certify_plan, engine_from_plan
+from engines.trt.plan import certify_plan, engine_from_artifact
 from engines.trt.record import BuildOptions, artifact_from_plan, differences, record_from_artifact
 
 ENDING = ".plan"
@@ -59,33 +59,30 @@ class PlanNetwork:
         self._plan, self._options, self._transfers, self._stream = plan, options, transfers, stream
         self._record = record_from_artifact(plan)
         self.most_rows: int | None = self._record.batch[2]
-        self._graphs: dict[tuple[int, Pointer, Pointer], Graph] = {}
-        self._engine: trt.ICudaEngine | None = engine_from_plan(plan.path)
+        self._graphs: dict[tuple[int, Pointer, Pointer], tuple[Graph, trt.IExecutionContext]] = {}
+        self._engine: trt.ICudaEngine | None = engine_from_artifact(plan)
         names = {self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
         if names != {plan.input.name, plan.output.name}:
             raise EngineError(
                 f"{plan.path} has the tensors {sorted(names)}, its sidecar says {plan.input.name!r} and "
                 f"{plan.output.name!r}; build it again"
             )
-        context = self._engine.create_execution_context()
-        if context is None:
-            raise EngineError(
-                f"the GPU has too little free memory to run {plan.path.name}; stop what else uses it, or build it with "
-                f"a smaller --batch"
-            )
-        self._context: trt.IExecutionContext | None = context
+        self._context: trt.IExecutionContext | None = self._new_context()
 
     def enqueue(self, rows: int, source: Pointer, target: Pointer) -> None:
         """See `Network.enqueue`."""
         if not self._options.cuda_graph:
-            self._start(rows, source, target)
+            self._start(self._context, rows, source, target)
             return
         key = (rows, source, target)
         if key not in self._graphs:
+            # A graph holds addresses inside its context, so a context that is given another shape spoils it.
+            context = self._new_context()
             # What TensorRT does once for a shape must be behind it before a capture.
-            self._start(*key)
-            self._graphs[key] = self._transfers.capture(self._stream, lambda: self._start(*key))
-        self._transfers.launch(self._graphs[key], self._stream)
+            self._start(context, *key)
+            graph = self._transfers.capture(self._stream, lambda: self._start(context, *key))
+            self._graphs[key] = graph, context
+        self._transfers.launch(self._graphs[key][0], self._stream)
 
     def facts(self) -> dict[str, Any]:
         """See `Network.facts`."""
@@ -107,14 +104,28 @@ class PlanNetwork:
 
     def close(self) -> None:
         """See `Network.close`."""
-        for graph in self._graphs.values():
+        for graph, _ in self._graphs.values():
             self._transfers.destroy(graph)
         self._graphs.clear()
         self._context = None
         self._engine = None
 
-    def _start(self, rows: int, source: Pointer, target: Pointer) -> None:
-        context, plan = self._context, self._plan
+    def _new_context(self) -> trt.IExecutionContext:
+        context = self._open().create_execution_context()
+        if context is None:
+            raise EngineError(
+                f"the GPU has too little free memory to run {self._plan.path.name}; stop what else uses it, or build "
+                f"it with a smaller --batch"
+            )
+        return context
+
+    def _open(self) -> trt.ICudaEngine:
+        if self._engine is None:
+            raise EngineError(f"the engine of {self._plan.path} is closed; open it again")
+        return self._engine
+
+    def _start(self, context: trt.IExecutionContext | None, rows: int, source: Pointer, target: Pointer) -> None:
+        plan = self._plan
         if context is None:
             raise EngineError(f"the engine of {plan.path} is closed; open it again")
         smallest, _, largest = self._record.batch

@@ -15,7 +15,11 @@ number decides only where a name outlived its meaning: ``EXPLICIT_BATCH`` is ign
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 from engines.base import EngineError, EngineUnavailable
@@ -59,6 +63,17 @@ class Log(trt.ILogger):
             self.errors.append(msg)
         elif severity == trt.ILogger.WARNING:
             self.warnings.append(msg)
+
+
+# TensorRT keeps the first log that it is given for all that comes after, so there is one, and it outlives every engine.
+_LOG = Log()
+
+
+def log_of_the_process() -> Log:
+    """The log, without what earlier operations left in it."""
+    _LOG.errors.clear()
+    _LOG.warnings.clear()
+    return _LOG
 
 
 def started(kind: Callable[[Log], T], log: Log) -> T:
@@ -155,7 +170,8 @@ def leave_out_external_tactics(config: trt.IBuilderConfig) -> None:
 class Watch:
     """The builder's steps, told to ``on_step``, and whether the user interrupted one of them.
 
-    An exception must not pass through TensorRT. So Ctrl-C cancels the build; `engines.trt.build` raises it again after.
+    An exception must not pass through TensorRT, which calls the log and the monitor and drops what they raise. So
+    Ctrl-C only leaves a mark while it builds: the monitor cancels the build, and `engines.trt.build` raises it after.
     """
 
     def __init__(self, on_step: OnStep) -> None:
@@ -171,6 +187,25 @@ class Watch:
             self._on_step(phase, steps if done is None else done, steps)
         except KeyboardInterrupt:
             self.interrupted = True
+
+    @contextmanager
+    def instead_of_interrupts(self) -> Iterator[None]:
+        """Have Ctrl-C set ``interrupted``; where there is no monitor to see it, a second one ends the process."""
+
+        def mark(number: int, frame: FrameType | None) -> None:
+            del frame
+            self.interrupted = True
+            signal.signal(number, signal.SIG_DFL)
+
+        ours = threading.current_thread() is threading.main_thread()
+        if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+        signal.signal(signal.SIGINT, mark)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def watch(config: trt.IBuilderConfig, on_step: OnStep) -> Watch:

@@ -13,17 +13,8 @@ from engines.trt import library
 from engines.trt.build import station
 from engines.trt.certificate import certificate_from_inspector, changed_kernels
 from engines.trt.device import first_device
-from engines.trt.library import Log, refusal, trt
+from engines.trt.library import refusal, trt
 from engines.trt.record import artifact_from_plan, differences, mismatch, record_from_artifact
-
-
-def engine_from_plan(path: Path, trust: bool = False) -> trt.ICudaEngine:
-    """`engine_from_artifact` of a plan that is still to be read.
-
-    Args:
-        trust: load a plan whose bytes are not those that the sidecar describes.
-    """
-    return engine_from_artifact(artifact_from_plan(path, trust))
 
 
 def engine_from_artifact(artifact: Artifact) -> trt.ICudaEngine:
@@ -50,7 +41,7 @@ def engine_from_artifact(artifact: Artifact) -> trt.ICudaEngine:
             f"{path} cannot run here: {'; '.join(found)}. Build it here: qharness build {record.source} "
             f"--engine tensorrt -o {path.name}"
         )
-    log = Log()
+    log = library.log_of_the_process()
     runtime = library.started(trt.Runtime, log)
     # A version-compatible plan carries the runtime of the version that built it, as code for the host.
     runtime.engine_host_code_allowed = record.options.version_compatible

@@ -67,6 +67,11 @@ class BuildOptions:
                 raise EngineError(f"{name}: expected one of {', '.join(map(str, known))}; got {getattr(self, name)!r}")
         if self.batch is not None and not 1 <= self.batch[0] <= self.batch[1] <= self.batch[2]:
             raise EngineError(f"batch: expected 1 <= smallest <= likeliest <= largest; got {self.batch}")
+        if self.batch is not None and 1 < self.batch[0] < self.batch[2]:
+            raise EngineError(
+                f"batch: expected 1 as the smallest, or three times the same; got {self.batch}. The last batch of "
+                f"a run may be a single picture: it is filled up for a plan of one size, not for one of several"
+            )
         if self.workspace_mib is not None and self.workspace_mib < 1:
             raise EngineError(f"workspace_mib: expected at least 1; got {self.workspace_mib}")
 
@@ -216,8 +221,8 @@ def mismatch(path: Path, digest: str, declared: str) -> str:
     """The message for a plan that is not the one its sidecar describes. A plan is code, so this is not a detail."""
     return (
         f"{path} is not the plan that its sidecar {sidecar_path(path).name} describes (SHA-256 {digest[:12]}..., "
-        f"declared {declared[:12]}...). A plan is code that would run here: build it again, or load it with "
-        f"--trust if you know where it comes from"
+        f"declared {declared[:12]}...). A plan is code that would run here: build it again, or, if you know "
+        f"where it comes from, look at it with qharness inspect --trust"
     )
 
 

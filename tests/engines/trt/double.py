@@ -32,8 +32,9 @@ class Behaviour:
         build_error: what the builder says when it gives up.
         load_error: what the runtime says when it gives up.
         has_memory: whether a context can be created.
-        kernel: what a context does when it is started, with the shape, the addresses by name and the stream; ``None``
-            has it refuse.
+        kernel: what a context (with its ``shape`` and its ``addresses`` by name) does when it is started on a stream;
+            ``None`` has it refuse.
+        while_building: what happens while TensorRT is in the log; what it raises is dropped, as TensorRT does.
         inspector: the JSON of the engine inspector; by default layers in INT8 of the version's schema.
         asked: what the code under test asked for: names of flags, shapes, limits.
     """
@@ -43,7 +44,8 @@ class Behaviour:
     build_error: str = ""
     load_error: str = ""
     has_memory: bool = True
-    kernel: Callable[[tuple[int, ...], dict[str, int], int], None] | None = None
+    kernel: Callable[[Any, int], None] | None = None
+    while_building: Callable[[], None] = lambda: None
     inspector: str = ""
     asked: dict[str, Any] = field(default_factory=dict)
 
@@ -225,6 +227,7 @@ def _builder(module: Any, version: str, behaviour: Behaviour) -> tuple[type, ...
                 logger.log(Severity.WARNING, "CUDA initialization failure with error: 35. Please check your CUDA")
                 raise TypeError("pybind11::init(): factory function returned nullptr")
             self._logger = logger
+            behaviour.asked.setdefault("loggers", []).append(logger)
 
         def create_builder_config(self) -> Any:
             return module.IBuilderConfig()
@@ -247,7 +250,11 @@ def _builder(module: Any, version: str, behaviour: Behaviour) -> tuple[type, ...
                 monitor.phase_finish("Building Engine")
                 if not goes_on:
                     return None
-            self._logger.log(Severity.WARNING, "a word of warning")
+            try:
+                behaviour.while_building()
+                self._logger.log(Severity.WARNING, "a word of warning")
+            except BaseException:  # noqa: BLE001 - as the bindings do: "Exception caught in log()"
+                behaviour.asked["swallowed"] = True
             if behaviour.build_error:
                 self._logger.log(Severity.ERROR, behaviour.build_error)
                 return None
@@ -277,18 +284,22 @@ def _parser(module: Any, version: str, behaviour: Behaviour) -> tuple[type, ...]
 
 def _runtime(module: Any, version: str, behaviour: Behaviour) -> tuple[type, ...]:
     class IExecutionContext:
+        def __init__(self) -> None:
+            self.shape: tuple[int, ...] = ()
+            self.addresses: dict[str, int] = {}
+
         def set_input_shape(self, name: str, shape: Dims) -> bool:
-            behaviour.asked["input_shape"] = shape
+            self.shape = shape
             return True
 
         def set_tensor_address(self, name: str, memory: int) -> bool:
-            behaviour.asked.setdefault("addresses", {})[name] = memory
+            self.addresses = {**self.addresses, name: memory}
             return True
 
         def execute_async_v3(self, stream_handle: int) -> bool:
             if behaviour.kernel is None:
                 return False
-            behaviour.kernel(behaviour.asked["input_shape"], dict(behaviour.asked["addresses"]), stream_handle)
+            behaviour.kernel(self, stream_handle)
             return True
 
     class EngineInspector:
@@ -298,6 +309,7 @@ def _runtime(module: Any, version: str, behaviour: Behaviour) -> tuple[type, ...
 
         def get_engine_information(self, format: Any) -> str:
             assert self.execution_context is not None, "types need shapes"
+            behaviour.asked["input_shape"] = self.execution_context.shape
             return behaviour.inspector or inspector_json(self._model, version)
 
     class ICudaEngine:
@@ -323,6 +335,7 @@ def _runtime(module: Any, version: str, behaviour: Behaviour) -> tuple[type, ...
             if not behaviour.starts:
                 raise TypeError("pybind11::init(): factory function returned nullptr")
             self._logger = logger
+            behaviour.asked.setdefault("loggers", []).append(logger)
             self.engine_host_code_allowed = False
 
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:

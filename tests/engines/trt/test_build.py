@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,7 @@ def test_every_option_reaches_the_builder(version: str, install: Install, quanti
     asked = install(version).asked
     options = BuildOptions(
         precision="tf32",
-        batch=(2, 4, 6),
+        batch=(1, 4, 6),
         workspace_mib=64,
         level=5,
         version_compatible=True,
@@ -81,7 +83,7 @@ def test_every_option_reaches_the_builder(version: str, install: Install, quanti
     record = record_from_artifact(build(quantised, options).artifact)
     config = asked["config"]
     assert asked["pool"] == ("WORKSPACE", 64 << 20)
-    assert asked["shapes"] == {"x": ((2, 3, 8, 8), (4, 3, 8, 8), (6, 3, 8, 8))}
+    assert asked["shapes"] == {"x": ((1, 3, 8, 8), (4, 3, 8, 8), (6, 3, 8, 8))}
     assert config.builder_optimization_level == 5
     assert config.profiling_verbosity.name == "DETAILED"
     assert config.hardware_compatibility_level.name == "AMPERE_PLUS"
@@ -155,6 +157,51 @@ def test_ctrl_c_cancels_the_build_and_loses_nothing(install: Install, quantised:
         build(quantised, BuildOptions(level=1), interrupt)
     assert len(phases) == 3, "the exception did not pass through TensorRT"
     assert {file: file.read_bytes() for file in before.path.parent.iterdir()} == files
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_ctrl_c_inside_tensorrts_log_is_not_lost(version: str, install: Install, quantised: Artifact) -> None:
+    """TensorRT's trampoline drops what a log raises, and the log is the Python that it calls most."""
+    behaviour = install(version, Behaviour(while_building=lambda: signal.raise_signal(signal.SIGINT)))
+    with pytest.raises(KeyboardInterrupt):
+        build(quantised)
+    assert "swallowed" not in behaviour.asked
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not list(quantised.path.parent.glob("*.plan*"))
+
+
+def test_build_in_a_thread_leaves_signals_alone(install: Install, quantised: Artifact) -> None:
+    install("10.16")
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(build, quantised).result().artifact.path.is_file()
+
+
+def test_place_that_cannot_be_written_is_said_before_the_build(install: Install, quantised: Artifact) -> None:
+    behaviour = install("10.16")
+    folder = quantised.path.parent
+    (folder / "folder.plan").mkdir()
+    other = folder / "other.onnx"
+    other.write_bytes(b"a model")
+    for place, said in (
+        (folder / "nowhere" / "m.plan", "cannot be written: No such file or directory; choose another place"),
+        (other / "m.plan", "cannot be written: Not a directory"),
+        (folder / "folder.plan", "is a folder; expected the name of a file"),
+        (other, "is the name of a model; a plan's ends in .plan"),
+    ):
+        with pytest.raises(EngineError, match=said):
+            module("build").plan_from_onnx(quantised, place, BuildOptions(), lambda *_: None)
+    assert "model" not in behaviour.asked, "it was built all the same"
+    assert other.read_bytes() == b"a model"
+
+
+def test_all_builds_and_loads_of_a_process_share_one_log(install: Install, quantised: Artifact) -> None:
+    """TensorRT keeps the first, whatever happens to it."""
+    behaviour = install("10.16")
+    built = build(quantised)
+    module("plan").engine_from_artifact(built.artifact)
+    assert build(quantised).notes == built.notes, "a warning of an earlier build was taken for one of this"
+    assert len(behaviour.asked["loggers"]) == 3
+    assert len(set(map(id, behaviour.asked["loggers"]))) == 1
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -277,6 +324,7 @@ def test_fp8_needs_a_gpu_that_has_it_and_is_said_to_be_no_integer(install: Insta
         ({"hardware": "ampere"}, "hardware: expected one of none, same-compute-capability, ampere-plus; got 'ampere'"),
         ({"level": 6}, "level: expected one of 0, 1, 2, 3, 4, 5; got 6"),
         ({"batch": (2, 1, 4)}, "batch: expected 1 <= smallest"),
+        ({"batch": (2, 4, 8)}, "batch: expected 1 as the smallest, or three times the same"),
         ({"workspace_mib": 0}, "workspace_mib: expected at least 1; got 0"),
         ({"timing_cache": "none"}, "timing_cache: expected one of reuse, fresh; got 'none'"),
     ],

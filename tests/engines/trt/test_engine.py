@@ -11,6 +11,7 @@ import pytest
 
 from engines.artifact import Artifact, ArtifactError
 from engines.base import Engine, EngineError, EngineOptions, call
+from engines.trt.record import BuildOptions, artifact_from_plan
 from tests.engines import conformance
 from tests.engines.cuda.lazy import LazyCuda
 from tests.engines.trt.conftest import DEVICE, Install, build, module
@@ -30,14 +31,20 @@ class Gpu:
         install(version, self.behaviour)
         monkeypatch.setattr(module("engine"), "transfers_named", lambda name: self.cuda)
 
-    def kernel(self, shape: tuple[int, ...], addresses: dict[str, int], handle: int) -> None:
+    def kernel(self, context: Any, handle: int) -> None:
+        shape, addresses = context.shape, context.addresses
+        stream = self.cuda.by_handle[handle]
+        in_a_graph = stream.captured is not None
+
         def compute() -> None:
+            # A graph keeps addresses inside its context, so it is spoilt when that is given another shape.
+            spoilt = in_a_graph and (shape, addresses) != (context.shape, context.addresses)
             pictures = self.cuda.at(addresses["x"], 4 * int(np.prod(shape))).view(np.float32).reshape(shape[0], -1)
             answers = self.cuda.at(addresses["y"], 4 * shape[0] * CHANNELS).view(np.float32)
-            answers[:] = wanted(pictures).reshape(-1)
+            answers[:] = np.nan if spoilt else wanted(pictures).reshape(-1)
 
         self.started.append((shape[0], handle))
-        self.cuda.give(self.cuda.by_handle[handle], compute)
+        self.cuda.give(stream, compute)
 
     def open(self, artifact: Artifact, options: EngineOptions = DEFAULT) -> Engine:
         engine: Engine = module("engine").open_tensorrt(artifact, options)
@@ -76,6 +83,19 @@ def test_plan_answers_batches_of_any_size(
     assert gpu.cuda.idle()
 
 
+def test_plan_of_one_size_is_an_artifact_with_a_fixed_batch(gpu: Gpu, quantised: Artifact) -> None:
+    """So whoever feeds it fills up the last batch of a run, as with a model that was exported so."""
+    built = build(quantised, BuildOptions(batch=(8, 8, 8))).artifact
+    plan = artifact_from_plan(built.path)
+    assert quantised.fixed_batch is None
+    assert (built.fixed_batch, plan.fixed_batch, plan.output.shape) == (8, 8, (8, CHANNELS))
+    engine = gpu.open(plan)
+    assert np.array_equal(call(engine, {"x": pictures(plan, 8)}).outputs["y"], wanted(pictures(plan, 8)))
+    with pytest.raises(EngineError, match=r"expected float32 \[8, 3, 8, 8\]"):
+        call(engine, {"x": pictures(plan, 3)})
+    engine.close()
+
+
 def test_plan_keeps_what_engines_keep(gpu: Gpu, quantised: Artifact) -> None:
     plan = build(quantised).artifact
 
@@ -97,7 +117,19 @@ def test_graph_is_captured_once_for_a_batch_size_and_slot(gpu: Gpu, quantised: A
         batch = pictures(quantised, 5) + np.float32(number)
         assert np.array_equal(call(engine, {"x": batch}).outputs["y"], wanted(batch))
     assert len(gpu.started) == 2, "once to finish TensorRT's own preparation, once into the graph"
+    assert gpu.cuda.captures == 1
     assert engine.facts()["cuda_graph"] is True
+    engine.close()
+    assert gpu.cuda.idle()
+
+
+def test_graphs_of_several_batch_sizes_do_not_spoil_each_other(gpu: Gpu, quantised: Artifact) -> None:
+    engine = gpu.open(build(quantised).artifact, EngineOptions(cuda_graph=True))
+    for number, rows in enumerate((5, 3, 5, 3, 5)):
+        batch = pictures(quantised, rows) + np.float32(number)
+        assert np.array_equal(call(engine, {"x": batch}).outputs["y"], wanted(batch))
+    assert [rows for rows, _ in gpu.started] == [5, 5, 3, 3], "each size is captured once"
+    assert gpu.cuda.captures == 2
     engine.close()
     assert gpu.cuda.idle()
 
@@ -139,7 +171,7 @@ def test_plan_with_a_changed_sidecar_is_refused(gpu: Gpu, quantised: Artifact) -
     ):
         sidecar.write_text(json.dumps({**content, **change}))
         with pytest.raises(ArtifactError, match=said):
-            gpu.open(plan)
+            gpu.open(artifact_from_plan(plan.path))
     assert gpu.cuda.idle()
 
 

@@ -20,7 +20,7 @@ from tests.engines.trt.double import MAGIC, VERSIONS, Behaviour
 
 
 def load(path: Path, trust: bool = False) -> Any:
-    return module("plan").engine_from_plan(path, trust)
+    return module("plan").engine_from_artifact(artifact_from_plan(path, trust))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -40,7 +40,9 @@ def test_a_changed_plan_is_refused_unless_it_is_trusted(install: Install, quanti
     install("10.16")
     path = build(quantised).artifact.path
     path.write_bytes(path.read_bytes().replace(b"draft", b"other"))
-    with pytest.raises(ArtifactError, match=r"is not the plan that its sidecar m.plan.json describes.*--trust"):
+    with pytest.raises(
+        ArtifactError, match=r"is not the plan that its sidecar m.plan.json describes.*qharness inspect --trust"
+    ):
         load(path)
     assert load(path, trust=True) is not None
 
