@@ -32,9 +32,7 @@ def with_levels(artifact: Artifact, path: Path) -> Artifact:
     Raises:
         ExportError: it declares no normalisation, or one that the graph cannot do, or takes levels already.
     """
-    if artifact.input.dtype == "uint8":
-        raise ExportError(f"{artifact.path.name} takes levels already")
-    steps = _steps_before(artifact)
+    steps = steps_before_levels(artifact)
     model = onnx.load(str(artifact.path))
     graph, old = model.graph, artifact.input
     levels = TensorSpec(f"{old.name}_levels", "uint8", (old.shape[0], *artifact.size, 3))
@@ -58,8 +56,14 @@ def with_levels(artifact: Artifact, path: Path) -> Artifact:
     return made
 
 
-def _steps_before(artifact: Artifact) -> tuple[Mapping[str, Any], ...]:
-    """The preprocessing that stays outside."""
+def steps_before_levels(artifact: Artifact) -> tuple[Mapping[str, Any], ...]:
+    """The preprocessing that stays outside; of the model that is to be quantised it says whether `with_levels` will do.
+
+    Raises:
+        ExportError: as `with_levels`.
+    """
+    if artifact.input.dtype == "uint8":
+        raise ExportError(f"{artifact.path.name} takes levels already")
     steps = artifact.preprocessing or ()
     names = [f"{step['stage']}.{step['name']}" for step in steps]
     if names[-2:] != ["normalise.float32", f"layout.{artifact.layout}"]:

@@ -18,7 +18,7 @@ from engines.onnx_file import artifact_from_onnx
 from exporters import METHODS, TARGETS
 from exporters.int4_options import METHODS as INT4_METHODS
 from exporters.int4_options import Int4Options, check_target
-from exporters.levels import with_levels
+from exporters.levels import steps_before_levels, with_levels
 from harness.calibrate import CLEAN, calibration_findings, calibration_from_job, pictures_of
 from harness.commands.files import check_output, job_for_file, scored_samples, with_chosen_preprocessing
 from harness.commands.options import add_model, add_quantisation, names, recipe_from_options
@@ -78,6 +78,8 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         return _quantize_int4(recipe, options, console)
     target = quantisation_target(options.goal)
     job = job_for_file(recipe, console)
+    if options.levels:
+        steps_before_levels(job.artifact)
     samples = scored_samples(recipe, job) if options.sensitivity else None
     calibration = calibration_from_job(job, Progress())
     wish = quantisation_from_recipe(recipe, options.goal)
@@ -116,6 +118,8 @@ def _quantize_int4(recipe: Recipe, options: argparse.Namespace, console: Console
         raise HarnessError(f"rounding by {wish.method}, the rest in {wish.rest}, needs pictures: --calibrate DIR")
     job = job_for_file(recipe, console) if given else None
     artifact = job.artifact if job else with_chosen_preprocessing(artifact_from_onnx(Path(recipe.model)), recipe)
+    if options.levels:
+        steps_before_levels(artifact)
 
     def rest_in_int8(halfway: Artifact, path: Path) -> Artifact:
         assert job is not None, "checked above"

@@ -123,6 +123,19 @@ def test_pipeline_that_still_makes_floats_is_refused(versions: dict[str, Artifac
         plan(replace(demo_recipe(), model=str(levels.path), noise=("clean",)))
 
 
+@pytest.mark.parametrize("more", [(), ("--to", "int4", "--rounding", "hqq")])
+def test_quantize_says_before_it_writes_that_levels_need_a_preprocessing(
+    more: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, output = tiny_artifact(tmp_path).path, tmp_path / "levels.onnx"
+    pictures = () if more else ("--calibrate", demo_recipe().data, "--calibration-pictures", "2")
+    assert main(["quantize", str(model), *pictures, *more, "--levels", "-o", str(output)]) == 2
+    message = capsys.readouterr().err
+    assert f"{model.name}: expected a preprocessing that ends with" in message
+    assert "name it with --preprocess" in message
+    assert sorted(tmp_path.glob("levels*")) == []
+
+
 def test_quantize_writes_levels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tmp_path / "m.onnx"
     shutil.copy(demo_recipe().model, model)
