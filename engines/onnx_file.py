@@ -38,7 +38,7 @@ def artifact_from_onnx(path: Path) -> Artifact:
     """
     if not path.is_file():
         raise ArtifactError(f"there is no model file {path}")
-    model = _load(path)
+    model = model_from_onnx(path)
     weights = external_files(path, model)
     graph = model.graph
     integer = sorted({node.op_type for node in graph.node} & _INTEGER_OPERATORS)
@@ -73,7 +73,12 @@ def artifact_from_onnx(path: Path) -> Artifact:
     return _checked(artifact)
 
 
-def _load(path: Path) -> onnx.ModelProto:
+def model_from_onnx(path: Path) -> onnx.ModelProto:
+    """The network without the weights that lie outside its file.
+
+    Raises:
+        ArtifactError: it is not ONNX.
+    """
     try:
         return onnx.load(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:

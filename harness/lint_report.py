@@ -11,11 +11,13 @@ from rich.text import Text
 
 from engines.trt.lint import ERROR, Finding
 
+# A foreign file may violate a rule at every node, and one mend serves them all.
+SHOWN_NODES = 5
 STYLES = {"error": "red", "warning": "yellow"}
 
 
 def lint_report(path: Path, target: str, findings: Sequence[Finding]) -> Group:
-    """One line on the file, then each rule with its mend and the nodes that violate it."""
+    """One line on the file, then each rule with its mend and the first nodes that violate it."""
     if not findings:
         return Group(Text(f"{path.name}: nothing in it is known not to suit {target}"))
     errors = sum(finding.severity == ERROR for finding in findings)
@@ -28,5 +30,7 @@ def _rules(findings: Sequence[Finding]) -> Iterator[Text]:
     for rule, violations in groupby(findings, key=lambda finding: finding.rule):
         rows = list(violations)
         yield Text(f"\n{rows[0].severity}: {rule}", style=STYLES[rows[0].severity])
-        yield from (Text(f"  {each.node}: {each.message}") for each in rows)
+        yield from (Text(f"  {each.node}: {each.message}") for each in rows[:SHOWN_NODES])
+        if len(rows) > SHOWN_NODES:
+            yield Text(f"  and {len(rows) - SHOWN_NODES} more nodes")
         yield Text(f"  mend: {rows[0].mend}")

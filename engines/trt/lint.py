@@ -14,7 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 
+from engines.artifact import ArtifactError
 from engines.trt.qdq_graph import DEQUANTISE, QUANTISE, QdqGraph, graph_from_onnx, node_name
+from engines.trt.record import is_plan
 
 ERROR, WARNING = "error", "warning"
 
@@ -71,6 +73,8 @@ def findings_from_onnx(path: Path) -> tuple[Finding, ...]:
     Raises:
         ArtifactError: there is no such file, or it is not ONNX.
     """
+    if is_plan(path):
+        raise ArtifactError(f"{path} is a plan, built already; expected the ONNX file that it was built from")
     graph = graph_from_onnx(path)
     return tuple(
         Finding(name, rule.severity, node_name(node), message, rule.mend)

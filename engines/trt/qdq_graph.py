@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from engines.artifact import ArtifactError
 from engines.macs import MAC_OPERATORS
+from engines.onnx_file import model_from_onnx
 
 QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 
@@ -116,10 +116,7 @@ def graph_from_onnx(path: Path) -> QdqGraph:
     """
     if not path.is_file():
         raise ArtifactError(f"there is no model file {path}")
-    try:
-        return QdqGraph(onnx.load(str(path), format="protobuf", load_external_data=False))
-    except (DecodeError, ValueError) as error:
-        raise ArtifactError(f"{path} is not an ONNX file: {error}") from error
+    return QdqGraph(model_from_onnx(path))
 
 
 def node_name(node: onnx.NodeProto) -> str:

@@ -58,9 +58,8 @@ def add(commands: Commands) -> None:
     build.add_argument("--no-external-tactics", action="store_true", help="try no kernels of cuBLAS and cuDNN")
     build.add_argument(
         "--timing-cache",
-        default=REUSE,
         choices=TIMING_CACHES,
-        help="reuse the times kept beside the plan, or start anew; default: %(default)s",
+        help=f"reuse the times kept beside the plan, or start anew; default: {REUSE}, with --replicates {FRESH}",
     )
     build.add_argument(
         "--replicates",
@@ -94,14 +93,19 @@ def _build(options: argparse.Namespace, console: Console) -> int:
         version_compatible=options.version_compatible,
         hardware=options.hardware,
         external_tactics=not options.no_external_tactics,
-        timing_cache=options.timing_cache if options.replicates == 1 else FRESH,
+        timing_cache=options.timing_cache or (REUSE if options.replicates == 1 else FRESH),
     )
     if options.engine not in BUILDERS:
         raise unknown("engine to build for", options.engine, BUILDERS)
     if options.replicates < 1:
         raise HarnessError(f"--replicates: expected at least 1; got {options.replicates}")
-    check_output(options.output, Recipe(model=options.model, data=""))
+    if options.replicates > 1 and wish.timing_cache == REUSE:
+        raise HarnessError(
+            f"--replicates {options.replicates} needs --timing-cache {FRESH}: builds that reuse one another's times "
+            f"choose the same kernels, and say nothing of the spread"
+        )
     findings = linter(options.engine)(model)
+    check_output(options.output, Recipe(model=options.model, data=""))
     if findings:
         console.print(lint_report(model, options.engine, findings))
     if any(finding.severity == ERROR for finding in findings):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import onnx
 from rich.console import Console
 
 from engines.artifact import Artifact, sidecar_path
-from engines.onnx_file import artifact_from_onnx, external_files
+from engines.onnx_file import artifact_from_onnx, external_files, model_from_onnx
 from harness.calibrate import CalibrationJob, job_from_recipe, leaks
 from harness.conditions import pipeline_from_recipe
 from harness.errors import HarnessError
@@ -69,7 +68,7 @@ def check_output(output: str, recipe: Recipe) -> None:
     """
     path, model = Path(output).resolve(), Path(recipe.model).resolve()
     reads = {"the model": model, "the model's sidecar": sidecar_path(model)}
-    weights = external_files(model, onnx.load(model, load_external_data=False)) if model.is_file() else []
+    weights = external_files(model, model_from_onnx(model)) if model.is_file() else []
     if recipe.calibration:
         reads["the calibration"] = Path(recipe.calibration).resolve()
     for what, file in (*reads.items(), *(("the model's weights", file) for file in weights)):

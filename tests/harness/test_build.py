@@ -15,7 +15,7 @@ from engines.trt.record import artifact_from_plan, record_from_artifact
 from harness.cli import main
 from harness.commands.build import replicates
 from harness.progress import Progress
-from tests.engines.trt.conftest import DEVICE, forget, install, quantised
+from tests.engines.trt.conftest import DEVICE, Install, forget, install, quantised
 from tests.engines.trt.double import Behaviour
 from tests.engines.trt.test_lint import with_float_residual, with_zero_point
 
@@ -103,6 +103,15 @@ def test_a_changed_plan_is_inspected_only_when_it_is_trusted(
     assert main(["inspect", str(plan), "--trust"]) == 0
 
 
+def test_plan_is_no_file_to_lint(install: Install, quantised: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
+    install("10.16")
+    plan = quantised.path.with_name("m.plan")
+    assert main(["build", str(quantised.path), "-o", str(plan)]) == 0
+    for words in (["inspect", str(plan), "--for", "tensorrt"], ["build", str(plan), "-o", str(plan)]):
+        assert main(words) == 2
+        assert "m.plan is a plan, built already; expected the ONNX file" in " ".join(capsys.readouterr().err.split())
+
+
 def test_replicates_are_built_apart_and_compared(
     install: Any, quantised: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +124,11 @@ def test_replicates_are_built_apart_and_compared(
         assert record.options.timing_cache == "fresh"
         assert path.with_name(path.name + ".timing").is_file()
     assert main(["build", str(quantised.path), "-o", str(plan), "--replicates", "0"]) == 2
+    words = ["build", str(quantised.path), "-o", str(plan), "--replicates", "2"]
+    capsys.readouterr()
+    assert main([*words, "--timing-cache", "reuse"]) == 2
+    assert "--replicates 2 needs --timing-cache fresh" in capsys.readouterr().err
+    assert main([*words, "--timing-cache", "fresh"]) == 0
 
 
 @pytest.mark.parametrize(

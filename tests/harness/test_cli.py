@@ -77,6 +77,7 @@ def test_without_a_folder_the_same_command_finds_its_run_again(small: Recipe, tm
         (("demo", "--workers", "-1"), "workers must be 0 or more; got -1"),
         (("report", "nowhere"), "is not a run"),
         (("inspect", "README.md"), "is not an ONNX file"),
+        (("quantize", "README.md", "--calibrate", "docs", "-o", "out.onnx"), "is not an ONNX file"),
         (("inspect", "nowhere.onnx", "--engine", "ort-gpu"), "no engine 'ort-gpu'; did you mean 'ort-cpu'"),
     ],
 )

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from engines.artifact import Artifact, ArtifactError
 from engines.onnx_file import artifact_from_onnx
-from engines.trt.lint import ERROR, RULES, WARNING, findings_from_onnx
+from engines.trt.lint import ERROR, RULES, WARNING, Finding, findings_from_onnx
 from exporters.base import Calibration, Quantisation, Source
 from exporters.calibration import calibrate
 from exporters.int4 import int4_weights
@@ -408,6 +408,16 @@ def test_a_clean_file_is_said_to_be_clean() -> None:
     console = Console(width=100, record=True)
     console.print(lint_report(Path("m.onnx"), "tensorrt", ()))
     assert "nothing in it is known not to suit tensorrt" in console.export_text()
+
+
+def test_a_rule_that_every_node_violates_is_said_in_a_few_lines() -> None:
+    findings = [Finding("element-type", "error", f"node {number}", "got int32", "quantise") for number in range(245)]
+    console = Console(width=100, record=True)
+    console.print(lint_report(Path("m.onnx"), "tensorrt", findings))
+    said = console.export_text().splitlines()
+    assert len(said) < 15
+    assert "245 findings" in said[0]
+    assert "  and 240 more nodes" in [line.rstrip() for line in said]
 
 
 FLOAT_MODELS = ("mobilenetv1_0.25_bn", "mobilenetv2_tf", "resnet18", "squeezenet1.1")
