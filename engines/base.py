@@ -107,7 +107,8 @@ def refuse_options(runtime: str, options: EngineOptions, only: Mapping[str, Any]
     for name, value in only.items():
         got = getattr(options, name)
         if got != value:
-            raise EngineError(f"{runtime} has no option {name}; expected {value!r}, got {got!r}: leave it out")
+            key = name if name == "integer_kernels" else f"engine_{name}"
+            raise EngineError(f"{runtime} has no option {key}; expected {value!r}, got {got!r}: leave it out")
 
 
 class OpenEngine(Protocol):

@@ -24,7 +24,8 @@ def plan_of(artifact: Artifact) -> Artifact:
     """The plan of a model: the artifact itself, or what was built of it beside its file, now or before.
 
     What was built before is taken only if it is of these bytes, with these options and for this machine; it is, so that
-    a run that is repeated or continued runs the same kernels.
+    a run that is repeated or continued runs the same kernels. Its name has the options in it, so that no plan which the
+    user built is in its place.
 
     Raises:
         EngineUnavailable: there is no driver or GPU.
@@ -32,8 +33,8 @@ def plan_of(artifact: Artifact) -> Artifact:
     """
     if artifact.format == "plan":
         return artifact
-    path = artifact.path.with_name(artifact.path.name + ENDING)
     options = BuildOptions()
+    path = artifact.path.with_name(f"{artifact.path.name}.{options.digest}{ENDING}")
     try:
         plan = artifact_from_plan(path)
         record = record_from_artifact(plan)

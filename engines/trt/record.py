@@ -7,6 +7,7 @@ it is an `engines.artifact.Artifact` as that is. Nothing here needs TensorRT.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ NONE, SAME_COMPUTE_CAPABILITY, AMPERE_PLUS = "none", "same-compute-capability", 
 HARDWARE = (NONE, SAME_COMPUTE_CAPABILITY, AMPERE_PLUS)
 REUSE, FRESH = "reuse", "fresh"
 TIMING_CACHES = (REUSE, FRESH)
-DEFAULT_BATCH = (1, 8, 32)
+DEFAULT_BATCH = (1, 8, 64)
 LEVELS = range(6)
 PLAN_ENDINGS = (".plan", ".engine")
 
@@ -74,6 +75,11 @@ class BuildOptions:
             )
         if self.workspace_mib is not None and self.workspace_mib < 1:
             raise EngineError(f"workspace_mib: expected at least 1; got {self.workspace_mib}")
+
+    @property
+    def digest(self) -> str:
+        """Eight digits that tell these options from others."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)

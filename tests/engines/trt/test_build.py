@@ -37,7 +37,7 @@ def test_a_plan_is_an_artifact_that_inherits_what_its_source_declares(
     assert record.source == "m.onnx"
     assert record.source_sha256 == quantised.sha256
     assert record.integers == ("int8",)
-    assert record.batch == (1, 8, 32)
+    assert record.batch == (1, 8, 64)
     assert [layer.name for layer in record.layers] == ["stem", "conv"]
     assert record.timing_cache_sha256 == sha256_of(made.path.with_name("m.plan.timing"))
     station = record.built_on

@@ -183,7 +183,7 @@ def test_the_certificate_is_for_the_batch_of_the_feeds(version: str, install: In
     assert certificate.integer_fraction == 1.0
     assert certificate.evidence["runtime"].startswith(f"tensorrt {version}")
     module("plan").certify_plan(plan, EngineOptions(), feeds(100))
-    assert asked["input_shape"] == (32, 3, 8, 8), "the largest batch of the plan"
+    assert asked["input_shape"] == (64, 3, 8, 8), "the largest batch of the plan"
 
 
 def test_a_gpu_without_memory_for_a_context_is_an_error(install: Install, quantised: Artifact) -> None:
