@@ -21,6 +21,7 @@ REQUIREMENTS = (
     "cuda",
     "decoders",
     "magick",
+    "ort-gpu",
     "pycuda",
     "qemu",
     "stubs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engines import ENGINES
-from engines.artifact import Artifact
+from engines.artifact import Artifact, sidecar_path
 from engines.base import EngineUnavailable, OpenEngine
 from engines.cuda import TRANSFERS
 from engines.cuda.transfers import Transfers, transfers_named
@@ -25,8 +26,8 @@ from tests.conftest import missing
 REQUIREMENT = {
     "cuda-bindings": "cuda",
     "pycuda": "pycuda",
-    "ort-cuda": "cuda",
-    "ort-tensorrt": "cuda",
+    "ort-cuda": "ort-gpu",
+    "ort-tensorrt": "ort-gpu",
     "tensorrt": "tensorrt",
 }
 
@@ -47,12 +48,14 @@ def opener(request: pytest.FixtureRequest) -> Callable[[str], OpenEngine]:
 
     def find(engine: str) -> OpenEngine:
         try:
-            found = engine_opener(engine)
             transfers_named()
+        except EngineUnavailable as error:
+            missing(request, "cuda", str(error))
+        try:
+            return engine_opener(engine)
         except EngineUnavailable as error:
             missing(request, REQUIREMENT[engine], str(error))
             raise AssertionError("missing() does not return") from error
-        return found
 
     return find
 
@@ -64,8 +67,13 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def float_model(recipe: Recipe) -> Artifact:
-    return plan(recipe).artifact
+def float_model(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A copy, because TensorRT's plan is written beside it."""
+    source = Path(recipe.model)
+    copy = tmp_path_factory.mktemp("float") / source.name
+    shutil.copy(source, copy)
+    shutil.copy(sidecar_path(source), sidecar_path(copy))
+    return plan(replace(recipe, model=str(copy))).artifact
 
 
 @pytest.fixture(scope="session")

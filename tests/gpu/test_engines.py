@@ -7,12 +7,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from engines.artifact import Artifact, ArtifactError, sidecar_path
-from engines.base import EngineError, EngineOptions, OpenEngine, PageLocking, call
+from engines.base import EngineError, EngineOptions, OpenEngine, call
+from engines.cuda.engine import RingEngine
+from engines.cuda.ring import SLOTS
+from engines.cuda.transfers import transfers_named
 from engines.ort import open_cpu
 from engines.trt.record import artifact_from_plan
 from exporters.levels import with_levels
@@ -110,16 +114,39 @@ def test_page_locked_memory_of_others_gives_the_same_answers(
     locked[:] = batch
     with closing(opener(engine)(float_model, EngineOptions())) as opened:
         plain = call(opened, {float_model.input.name: batch}).outputs
-        assert isinstance(opened, PageLocking)
+        assert isinstance(opened, RingEngine)
         opened.page_lock(memory)
-        direct = call(opened, {float_model.input.name: locked}).outputs
+        slot = opened.submit({float_model.input.name: locked})
+        assert slot.source is locked, "it was copied into the slot first"
+        direct = opened.collect(slot)
     assert all(np.array_equal(plain[name], direct[name]) for name in plain)
 
 
-def test_cuda_graph_changes_no_answer(opener: Opener, for_tensorrt: Artifact, pictures: np.ndarray) -> None:
-    options = EngineOptions(cuda_graph=True, transfers="cuda-bindings")
-    plain = answers(opener("tensorrt"), for_tensorrt, pictures)
-    assert np.array_equal(answers(opener("tensorrt"), for_tensorrt, pictures, options), plain)
+def test_cuda_graphs_of_several_batch_sizes_change_no_answer(
+    opener: Opener, for_tensorrt: Artifact, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each size is captured once, and launched again after another size was captured."""
+    transfers = transfers_named("cuda-bindings")
+    done: list[str] = []
+    for name in ("capture", "launch"):
+        monkeypatch.setattr(transfers, name, _noted(done, name, getattr(transfers, name)))
+    batches = [pictures[at : at + rows] for at, rows in ((0, 5), (5, 3), (8, 5), (13, 3), (16, 5))]
+    feed = for_tensorrt.input.name
+    found = []
+    for options in (EngineOptions(), EngineOptions(cuda_graph=True, transfers="cuda-bindings")):
+        with closing(opener("tensorrt")(for_tensorrt, options)) as engine:
+            found.append([call(engine, {feed: batch}).outputs[for_tensorrt.output.name] for batch in batches])
+    assert all(np.array_equal(plain, graph) for plain, graph in zip(*found, strict=True))
+    assert done.count("capture") == 2
+    assert done.count("launch") == len(batches)
+
+
+def _noted(done: list[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def note(*arguments: Any) -> Any:
+        done.append(name)
+        return function(*arguments)
+
+    return note
 
 
 @pytest.mark.parametrize("engine", ["ort-cuda", "tensorrt"])
@@ -138,7 +165,7 @@ def test_levels_on_the_device_are_close_to_floats_from_the_host(
 def test_plan_with_a_changed_sidecar_is_refused(opener: Opener, for_tensorrt: Artifact, tmp_path: Path) -> None:
     engine = opener("tensorrt")
     engine(for_tensorrt, EngineOptions()).close()
-    built = for_tensorrt.path.with_name(for_tensorrt.path.name + ".plan")
+    (built,) = for_tensorrt.path.parent.glob(f"{for_tensorrt.path.name}.*.plan")
     plan_file = tmp_path / "m.plan"
     plan_file.write_bytes(built.read_bytes())
     sidecar = json.loads(sidecar_path(built).read_text())
@@ -147,20 +174,21 @@ def test_plan_with_a_changed_sidecar_is_refused(opener: Opener, for_tensorrt: Ar
     engine(whole, EngineOptions()).close()
     sidecar_path(plan_file).write_text(json.dumps({**sidecar, "sha256": "0" * 64}))
     with pytest.raises(ArtifactError, match="is not the plan that its sidecar"):
-        engine(whole, EngineOptions())
+        artifact_from_plan(plan_file)
     sidecar["made_by"]["plan"]["built_on"]["compute_capability"] = "5.0"
     sidecar_path(plan_file).write_text(json.dumps(sidecar))
     with pytest.raises(EngineError, match=r"built for compute capability 5\.0"):
+        engine(artifact_from_plan(plan_file), EngineOptions())
+    plan_file.write_bytes(built.read_bytes() + b"\0")
+    with pytest.raises(ArtifactError, match="is not the plan that its sidecar"):
         engine(whole, EngineOptions())
 
 
-@pytest.mark.parametrize("engine", ON_A_GPU)
+@pytest.mark.parametrize("engine", ["ort-cuda", "ort-tensorrt"])
 def test_batch_larger_than_the_device_is_said_and_the_next_one_answered(
     opener: Opener, engine: str, float_model: Artifact, pictures: np.ndarray
 ) -> None:
-    """The pages of the batch are never touched, so the host need not have them."""
-    if engine == "tensorrt":
-        pytest.skip("a plan cuts batches to its largest, which fits")
+    """The pages of the batch are never touched, so the host need not have them. A plan cuts batches, so it has none."""
     name = float_model.input.name
     rows = (1 << 40) // pictures[0].nbytes
     huge = np.lib.stride_tricks.as_strided(pictures, (rows, *pictures.shape[1:]), (0, *pictures.strides[1:]))
@@ -177,5 +205,10 @@ def test_device_times_add_up(opener: Opener, engine: str, float_model: Artifact)
         seen = observe(opened, float_model, Load(seconds=2.0, streams=8))
     numbers = {metric: value for metric, (value, _, _) in seen.numbers().items()}
     print(engine, {metric: round(value, 3) for metric, value in numbers.items()})
+    for each in seen.stages:
+        assert min(each.copy_in_ms, each.compute_ms, each.copy_out_ms) > 0.0
+    assert len(seen.stages) == len(seen.calls_ms) > SLOTS
+    assert sum(each.compute_ms for each in seen.stages) <= 1e3 * seen.wall_s, "one stream computes one batch at a time"
+    assert numbers["GB/s copied in"] < 500.0, "faster than any bus"
     assert numbers["p50 latency ms without transfers"] < numbers["p50 latency ms with transfers"]
     assert 0.0 <= numbers["starvation"] <= 1.0
