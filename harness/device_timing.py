@@ -30,7 +30,14 @@ QUANTILES = (0.50, 0.90, 0.99)
 
 @runtime_checkable
 class DeviceTimed(Protocol):
-    """What an engine offers that knows what its batches took on the device."""
+    """What an engine offers that knows what its batches took on the device.
+
+    Attributes:
+        most_rows: the largest batch that is not cut, or ``None``.
+    """
+
+    @property
+    def most_rows(self) -> int | None: ...
 
     def take_stages(self) -> list[Stages]:
         """What every batch took since the last call."""
@@ -91,11 +98,14 @@ def device_bench(contenders: Sequence[Contender], load: Load, progress: Progress
 def observe(engine: Engine, artifact: Artifact, load: Load) -> Observed:
     """Call an engine from as many threads as it has slots, for the time of the load.
 
+    A call has the pictures of the load, but never more than the engine takes in one piece: of a batch that is cut the
+    times on the device would be those of the pieces, and the time of the call that of all.
+
     Raises:
         EngineError: it fails.
     """
     assert isinstance(engine, DeviceTimed)
-    pictures = artifact.fixed_batch or load.streams
+    pictures = artifact.fixed_batch or min(load.streams, engine.most_rows or load.streams)
     memory = np.zeros((SLOTS, _nbytes(artifact, pictures)), np.uint8)
     if isinstance(engine, PageLocking):
         engine.page_lock(memory)

@@ -18,7 +18,7 @@ import numpy as np
 from engines.artifact import Artifact, TensorSpec
 from engines.base import Array, EngineError
 from engines.cuda.locks import PageLocks
-from engines.cuda.ring import SLOTS, Ring, Row, Slot, Stages, Streams
+from engines.cuda.ring import Ring, Row, Slot, Stages, Streams
 from engines.cuda.transfers import Bytes, Pointer, Transfers
 
 REMEMBERED = 100_000  # batches whose stages are kept until somebody asks
@@ -78,7 +78,7 @@ class RingEngine:
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """See `engines.base.Engine.run`."""
         ((name, batch),) = feeds.items()
-        most = self._network.most_rows or len(batch)
+        most = self.most_rows or len(batch)
         parts = [self.collect(self.submit({name: batch[at : at + most]})) for at in range(0, len(batch), most)]
         return parts[0] if len(parts) == 1 else {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
@@ -119,6 +119,11 @@ class RingEngine:
         self._open()
         self._locks.lock(memory)
 
+    @property
+    def most_rows(self) -> int | None:
+        """The largest batch that the network takes in one piece, or ``None``."""
+        return self._network.most_rows
+
     def take_stages(self) -> list[Stages]:
         """What the batches since the last call took on the device."""
         return [self._stages.popleft() for _ in range(len(self._stages))]
@@ -133,8 +138,7 @@ class RingEngine:
             "kernel_class": f"sm_{device.compute_capability.replace('.', '')}",
             "cuda_driver": device.cuda_driver,
             "transfers": device.transfers,
-            "stream": "non-blocking, one each for copy in, compute and copy out",
-            "slots": SLOTS,
+            "slots": self._ring.slots,
         }
 
     def close(self) -> None:

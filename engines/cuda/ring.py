@@ -141,14 +141,14 @@ class Ring:
         streams: what the batches cross.
         enqueue: gives the network to ``streams.compute``.
         kinds: one row of input, one of output.
-        slots: how many batches may be under way.
+        slots: how many batches may be under way; kept under this name.
     """
 
     def __init__(
         self, transfers: Transfers, streams: Streams, enqueue: Enqueue, kinds: tuple[Row, Row], slots: int = SLOTS
     ) -> None:
         self._transfers, self._streams, self._enqueue, self._kinds = transfers, streams, enqueue, kinds
-        self._count = slots
+        self.slots = slots
         self._rows = self._wanted = self._number = 0
         self._slots: list[Slot] = []
         self._owned = ExitStack()
@@ -280,7 +280,7 @@ class Ring:
         self._free()
         try:
             with ExitStack() as owned:
-                self._slots = [Slot(self._transfers, rows, self._kinds, owned) for _ in range(self._count)]
+                self._slots = [Slot(self._transfers, rows, self._kinds, owned) for _ in range(self.slots)]
                 self._owned = owned.pop_all()
             self._rows = rows
         finally:
