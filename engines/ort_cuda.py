@@ -10,11 +10,9 @@ from engines.artifact import Artifact
 from engines.base import Array, EngineOptions, EngineUnavailable, refuse_options
 from engines.certificate import Certificate
 from engines.cuda.engine import RingEngine
-from engines.cuda.transfers import Stream, Transfers, transfers_named
+from engines.cuda.transfers import transfers_named
 from engines.ort_certificate import certificate_on
-from engines.ort_network import OrtNetwork, Provider, session_on
-
-CUDA = "CUDAExecutionProvider"
+from engines.ort_network import CUDA, CUDA_OPTIONS, OrtNetwork, on_stream, session_on
 
 # At the top, as a missing package would be: the registry says why before anything was calibrated.
 if CUDA not in ort.get_available_providers():
@@ -24,21 +22,11 @@ if CUDA not in ort.get_available_providers():
     )
 
 
-# Float layers in all of float32; and kernels chosen by rule, because a race between them may end in another way each
-# time, and with it the answers.
-OPTIONS = {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-
-
-def on_stream(transfers: Transfers, stream: Stream) -> Provider:
-    """The provider that gives its kernels to a stream of ours."""
-    return CUDA, {**OPTIONS, "user_compute_stream": str(transfers.handle(stream))}
-
-
 def certify_cuda(artifact: Artifact, options: EngineOptions, feeds: Mapping[str, Array]) -> Certificate:
     """An `engines.certificate.Certify`: what ran on the GPU."""
 
     def open_session(model: bytes, settings: ort.SessionOptions) -> ort.InferenceSession:
-        return session_on(model, settings, ((CUDA, OPTIONS),))
+        return session_on(model, settings, ((CUDA, CUDA_OPTIONS),))
 
     return certificate_on(CUDA, open_session, artifact, options, feeds)
 

@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from engines.artifact import Artifact, TensorSpec
 from engines.base import EngineError, EngineOptions, EngineUnavailable
-from engines.cuda.transfers import Pointer
+from engines.cuda.transfers import Pointer, Stream, Transfers
 from engines.ort import OrtFailure, live_facts, session_options
 
 # Else a call returns when the device is done, and nothing overlaps.
@@ -18,6 +18,16 @@ DO_NOT_WAIT = "disable_synchronize_execution_providers"
 
 # A provider and its options.
 Provider = tuple[str, Mapping[str, str]]
+
+CUDA = "CUDAExecutionProvider"
+# Float layers in all of float32; and kernels chosen by rule, because a race between them may end in another way each
+# time, and with it the answers.
+CUDA_OPTIONS = {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+
+
+def on_stream(transfers: Transfers, stream: Stream) -> Provider:
+    """CUDA's provider, which gives its kernels to a stream of ours."""
+    return CUDA, {**CUDA_OPTIONS, "user_compute_stream": str(transfers.handle(stream))}
 
 
 def session_on(

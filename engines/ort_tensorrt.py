@@ -6,7 +6,6 @@ engine ``tensorrt`` has an inspector that does.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
 
 import onnxruntime as ort
@@ -17,9 +16,9 @@ from engines.certificate import Certificate, layer_proof
 from engines.cuda.engine import RingEngine
 from engines.cuda.transfers import Stream, Transfers, transfers_named
 from engines.macs import layers_from_onnx
-from engines.ort_cuda import on_stream
-from engines.ort_network import OrtNetwork
-from engines.trt.presence import libraries, provider_lines, provider_soname
+from engines.ort_network import OrtNetwork, on_stream
+from engines.trt.presence import provider_sonames
+from engines.trt.provider import load_libraries
 
 TENSORRT = "TensorrtExecutionProvider"
 
@@ -30,25 +29,10 @@ if TENSORRT not in ort.get_available_providers():
     )
 
 
-def check_library(soname: str | None) -> None:
-    """See that the TensorRT which the provider was linked with can be loaded.
-
-    Args:
-        soname: such as "libnvinfer.so.10".
-
-    Raises:
-        EngineUnavailable: it cannot; the message says which one is wanted.
-    """
-    try:
-        ctypes.CDLL(soname)
-    except OSError as error:
-        wanted = "; ".join(provider_lines(soname, libraries()))
-        raise EngineUnavailable(
-            f"engine 'ort-tensorrt': {wanted}, with its folder in LD_LIBRARY_PATH ({error})"
-        ) from error
-
-
-check_library(provider_soname())
+# ONNX Runtime brings the libraries of CUDA and cuDNN from 1.21 on, and TensorRT's name them.
+if hasattr(ort, "preload_dlls"):
+    ort.preload_dlls()
+load_libraries(provider_sonames())
 
 
 def certify_tensorrt(artifact: Artifact, options: EngineOptions, feeds: Mapping[str, Array]) -> Certificate:
@@ -61,7 +45,10 @@ def certify_tensorrt(artifact: Artifact, options: EngineOptions, feeds: Mapping[
 
 
 def open_tensorrt(artifact: Artifact, options: EngineOptions) -> RingEngine:
-    """An engine on ONNX Runtime's TensorRT provider. Opening it builds the engine, which may take minutes.
+    """An engine on ONNX Runtime's TensorRT provider.
+
+    It builds when it is opened where the batch is fixed; else in the first call, and again in one with a batch that is
+    smaller or larger than all before. That may take minutes, so such a call is no measure of the others.
 
     Raises:
         EngineUnavailable: no driver, no device, or a library is missing.

@@ -57,13 +57,21 @@ def libraries() -> tuple[str, ...]:
     return tuple(sorted(found | ({system} if system else set())))
 
 
+def library_file(soname: str) -> Path | None:
+    """Where a package holds a library, or ``None``."""
+    return next((path for home in _HOMES for path in _files_of(home, soname)), None)
+
+
+def provider_sonames() -> tuple[str, ...]:
+    """All libraries of TensorRT that the provider was linked with, ``libnvinfer`` first; empty where there is none."""
+    library = next(_files_of("onnxruntime", _PROVIDER), None)
+    found = re.findall(rb"libnv(?:infer|infer_plugin|onnxparser)\.so\.\d+", library.read_bytes()) if library else []
+    return tuple(sorted({name.decode() for name in found}))
+
+
 def provider_soname() -> str | None:
     """The ``libnvinfer`` that ONNX Runtime's TensorRT provider was linked with; ``None`` where there is no provider."""
-    library = next(_files_of("onnxruntime", _PROVIDER), None)
-    if library is None:
-        return None
-    found = re.search(rb"libnvinfer\.so\.\d+", library.read_bytes())
-    return found.group().decode() if found else None
+    return next((name for name in provider_sonames() if name.startswith("libnvinfer.so.")), None)
 
 
 def provider_lines(needed: str | None, present: tuple[str, ...]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from engines.base import EngineUnavailable
 from engines.trt import presence
 from engines.trt.device import Device
-from engines.trt.presence import libraries, presence_lines, provider_lines, provider_soname
+from engines.trt.presence import libraries, presence_lines, provider_lines, provider_soname, provider_sonames
+from engines.trt.provider import load_libraries
 
 
 def missing_gpu() -> Device:
@@ -57,6 +59,28 @@ def test_the_provider_says_which_library_it_was_linked_with(packages: Path) -> N
     assert provider_soname() == "libnvinfer.so.10"
     (packages / "onnxruntime/capi/libonnxruntime_providers_tensorrt.so").write_bytes(b"\x7fELF, linked with nothing")
     assert provider_soname() is None
+
+
+def test_libraries_of_the_provider_are_loaded_from_where_a_wheel_puts_them(packages: Path) -> None:
+    """The loader looks into no package, and `ctypes` asks it by the name alone."""
+    provider = b"libnvonnxparser.so.10\0libcudnn.so.9\0libnvinfer.so.10\0libnvinfer_plugin.so.10\0"
+    put(packages, "onnxruntime/capi/libonnxruntime_providers_tensorrt.so", provider)
+    names = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
+    assert provider_sonames() == names
+    for name in names[:2]:
+        put(packages, f"tensorrt_libs/{name}")
+    opened: list[tuple[str, int]] = []
+    load_libraries(names, open_library=lambda file, mode: opened.append((file, mode)))
+    places = [str(packages / "tensorrt_libs" / name) for name in names[:2]]
+    assert opened == [(place, ctypes.RTLD_GLOBAL) for place in (*places, names[2])]
+
+
+def test_library_that_is_here_and_cannot_be_loaded_is_told_from_one_that_is_missing(packages: Path) -> None:
+    put(packages, "tensorrt_libs/libnvinfer.so.10", b"no library at all")
+    with pytest.raises(EngineUnavailable, match=r"tensorrt_libs/libnvinfer\.so\.10 is here, but cannot be loaded: .*"):
+        load_libraries(["libnvinfer.so.10"])
+    with pytest.raises(EngineUnavailable, match=r"needs libnvinfer\.so\.9, here is libnvinfer\.so\.10: install"):
+        load_libraries(["libnvinfer.so.9"])
 
 
 def test_a_provider_without_its_library_is_told_which_to_install() -> None:
