@@ -20,6 +20,7 @@ from engines.artifact import Artifact
 from engines.base import Engine, PageLocking, call
 from engines.cuda.ring import SLOTS, Stages
 from harness.bench import WARM_UP, Load, Measurement, percentile
+from harness.inspection import random_input
 from harness.prepare import Contender
 from harness.progress import Progress
 from harness.registry import engine_opener
@@ -165,7 +166,5 @@ def _shape(artifact: Artifact, pictures: int) -> tuple[int, ...]:
 def _batch(artifact: Artifact, pictures: int, memory: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.generic]:
     """Random pictures in given memory."""
     batch = memory.view(artifact.input.dtype).reshape(_shape(artifact, pictures))
-    draw = np.random.default_rng(seed)
-    levels = artifact.input.dtype == "uint8"
-    batch[:] = draw.integers(0, 256, batch.shape) if levels else draw.standard_normal(batch.shape, np.float32)
+    batch[:] = random_input(artifact, batch.shape, seed)
     return batch

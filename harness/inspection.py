@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from engines.artifact import Artifact
-from engines.base import EngineOptions
+from engines.base import Array, EngineOptions
 from engines.certificate import Certificate, LayerProof
 from engines.onnx_file import artifact_from_onnx
 from engines.trt.record import artifact_from_plan, is_plan
 from harness.errors import unknown
+from harness.plan import PLANS_RUN_ON
 from harness.registry import ENGINE_TABLE, engine_certifier, plan_certifier
 
 
@@ -31,15 +33,20 @@ def inspection_report(path: Path, engine: str, trust: bool = False) -> Group:
     if engine not in ENGINE_TABLE.names():
         raise unknown("engine", engine, ENGINE_TABLE.names())
     if is_plan(path):
-        artifact, certify = artifact_from_plan(path, trust), plan_certifier("tensorrt")
+        artifact, certify = artifact_from_plan(path, trust), plan_certifier(PLANS_RUN_ON)
     else:
         artifact, certify = artifact_from_onnx(path), engine_certifier(engine)
     shape = [size or 1 for size in artifact.input.shape]
-    draw = np.random.default_rng(0)
-    levels = artifact.input.dtype == "uint8"
-    values = draw.integers(0, 256, shape, np.uint8) if levels else draw.standard_normal(shape, dtype=np.float32)
-    certificate = certify(artifact, EngineOptions(), {artifact.input.name: values})
+    certificate = certify(artifact, EngineOptions(), {artifact.input.name: random_input(artifact, shape, 0)})
     return Group(Text(_sentence(artifact, certificate)), _kernels(certificate), *_fallbacks(certificate))
+
+
+def random_input(artifact: Artifact, shape: Sequence[int], seed: int) -> Array:
+    """Noise that a model takes: levels in uint8, or standard normal numbers in float32."""
+    draw = np.random.default_rng(seed)
+    if artifact.input.dtype == "uint8":
+        return draw.integers(0, 256, shape, np.uint8)
+    return draw.standard_normal(tuple(shape), dtype=np.float32)
 
 
 def _sentence(artifact: Artifact, certificate: Certificate) -> str:

@@ -11,7 +11,17 @@ import numpy as np
 from cuda.bindings import runtime
 
 from engines.cuda.locks import address_of
-from engines.cuda.transfers import OUT_OF_MEMORY, Bytes, Device, Event, Graph, Pointer, Stream, cuda_error
+from engines.cuda.transfers import (
+    OUT_OF_MEMORY,
+    Bytes,
+    Device,
+    Event,
+    Graph,
+    Pointer,
+    Stream,
+    cuda_error,
+    version_from_number,
+)
 
 NAME = "cuda-bindings"
 
@@ -27,7 +37,7 @@ class BindingsTransfers:
         self._device = Device(
             name=found.name.decode().rstrip("\0"),
             compute_capability=f"{found.major}.{found.minor}",
-            cuda_driver=f"{driver // 1000}.{driver % 1000 // 10}",
+            cuda_driver=version_from_number(driver),
             transfers=f"{NAME} {version('cuda-bindings')}",
         )
 

@@ -18,7 +18,18 @@ import numpy as np
 
 from engines.base import EngineError, EngineUnavailable
 from engines.cuda.locks import address_of
-from engines.cuda.transfers import NO_DEVICE, OUT_OF_MEMORY, Bytes, Device, Event, Graph, Pointer, Stream, cuda_error
+from engines.cuda.transfers import (
+    NO_DEVICE,
+    OUT_OF_MEMORY,
+    Bytes,
+    Device,
+    Event,
+    Graph,
+    Pointer,
+    Stream,
+    cuda_error,
+    version_from_number,
+)
 
 try:
     from pycuda import driver
@@ -53,7 +64,7 @@ class PyCudaTransfers:
             self._device = Device(
                 name=device.name(),
                 compute_capability="{}.{}".format(*device.compute_capability()),
-                cuda_driver=f"{newest // 1000}.{newest % 1000 // 10}",
+                cuda_driver=version_from_number(newest),
                 transfers=f"{NAME} {version('pycuda')}",
             )
         # Its destructor would call the wrong function for a primary context.

@@ -52,6 +52,15 @@ class Device:
         return asdict(self)
 
 
+def version_from_number(number: int) -> str:
+    """A version of CUDA as people write it.
+
+    >>> version_from_number(12080)
+    '12.8'
+    """
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
 class Transfers(Protocol):
     """What a back-end can do. Every failure is the `EngineError` that `cuda_error` makes."""
 

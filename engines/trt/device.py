@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import EngineUnavailable
+from engines.cuda.transfers import version_from_number
 
 DRIVER_LIBRARY = "libcuda.so.1"
 
@@ -69,7 +70,7 @@ def first_device(open_library: Callable[[str], Any] = ctypes.CDLL, kernel_module
     return Device(
         name=name.value.decode(errors="replace"),
         compute_capability=".".join(str(value.value) for value in capability),
-        cuda=f"{version.value // 1000}.{version.value % 1000 // 10}",
+        cuda=version_from_number(version.value),
         driver=_driver_version(kernel_module),
     )
 

@@ -120,7 +120,7 @@ def _build(options: argparse.Namespace, console: Console) -> int:
         if len(built.notes) > SHOWN_NOTES:
             console.print(f"and {len(built.notes) - SHOWN_NOTES} more warnings of TensorRT", style="yellow")
         console.print(f"{path.resolve()}: {built.artifact.made_by['tool']}", markup=False)
-        console.print(inspection_report(path, "ort-cpu"))
+        console.print(inspection_report(path, options.engine))
     if len(plans) > 1:
         console.print(_spread(options.engine, plans), markup=False)
     return 0
