@@ -141,7 +141,7 @@ class Ring:
         streams: what the batches cross.
         enqueue: gives the network to ``streams.compute``.
         kinds: one row of input, one of output.
-        slots: how many batches may be under way; kept under this name.
+        slots: how many batches may be under way.
     """
 
     def __init__(

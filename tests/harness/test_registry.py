@@ -85,6 +85,13 @@ def test_every_row_names_something_that_is_there(table: object) -> None:
         assert problem is None or any(each in problem for each in helps), f"{name}: {problem}"
 
 
+def test_each_engine_of_onnx_runtime_on_a_gpu_gives_a_reason_of_its_own() -> None:
+    problems = availability(ENGINE_TABLE)
+    for name in ("ort-cuda", "ort-tensorrt"):
+        problem = problems[name]
+        assert problem is None or f"engine '{name}'" in problem
+
+
 def test_doctor_survives_a_package_that_is_broken(monkeypatch: pytest.MonkeyPatch, site: Path) -> None:
     (site / "half_gone.py").write_text("import os\nos.capi\n")
     monkeypatch.setitem(ENGINES, "half", Entry("half_gone:open_it", "a double", "cpu", "half_gone:certify", "ort-cpu"))
