@@ -126,6 +126,7 @@ def test_cuda_graphs_of_several_batch_sizes_change_no_answer(
     opener: Opener, for_tensorrt: Artifact, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each size is captured once, and launched again after another size was captured."""
+    open_plan = opener("tensorrt")
     transfers = transfers_named("cuda-bindings")
     done: list[str] = []
     for name in ("capture", "launch"):
@@ -134,7 +135,7 @@ def test_cuda_graphs_of_several_batch_sizes_change_no_answer(
     feed = for_tensorrt.input.name
     found = []
     for options in (EngineOptions(), EngineOptions(cuda_graph=True, transfers="cuda-bindings")):
-        with closing(opener("tensorrt")(for_tensorrt, options)) as engine:
+        with closing(open_plan(for_tensorrt, options)) as engine:
             found.append([call(engine, {feed: batch}).outputs[for_tensorrt.output.name] for batch in batches])
     assert all(np.array_equal(plain, graph) for plain, graph in zip(*found, strict=True))
     assert done.count("capture") == 2
