@@ -70,8 +70,9 @@ class Grid:
     Args:
         noise: its name.
         levels: factor -> its choices.
-        spreads: contender -> its spread.
-        terms: engine -> its terms, few factors first; empty without an fp32 and an integer version.
+        spreads: contender -> its spread; one whose engine has no picture yet is missing.
+        terms: engine -> its terms, few factors first; without an fp32 and an integer version, or below two pictures,
+            from which nothing can be said of chance, the engine is missing.
     """
 
     noise: str
@@ -132,14 +133,17 @@ def _grid(
 ) -> Grid:
     seed, z = how
     order = [JOIN.join(each) for each in product(*levels.values())]
-    contenders = list(next(iter(group.values()))["cells"])
-    columns = {name: {setting: cells[group[setting]["cells"][name]] for setting in order} for name in contenders}
+    contenders = next(iter(group.values()))["cells"]
+    asked = {name: {setting: cells[group[setting]["cells"][name]] for setting in order} for name in contenders}
+    columns = {name: column for name, column in asked.items() if len(column[order[0]].correct)}
     terms = {}
-    for engine in dict.fromkeys(name.rpartition(":")[0] for name in contenders):
+    for engine in dict.fromkeys(name.rpartition(":")[0] for name in columns):
         versions = [f"{engine}:{version}" for version in (FP32, INTEGER)]
         if all(name in columns for name in versions):
             used = [cell for name in versions for cell in columns[name].values()]
             answers = np.stack([cell.correct for cell in used], axis=1)
+            if len(answers) < 2:
+                continue
             shape = (2, *map(len, levels.values()))
             factors = (PRECISION, *levels)
             terms[engine] = terms_from_answers(answers, shape, factors, any_failed(used), seed)
