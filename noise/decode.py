@@ -46,8 +46,10 @@ def pillow(*, exif_orientation: bool = False, icc: bool = False, draft: int = 0)
 
     Args:
         exif_orientation: turn the picture as its EXIF entry says, by ``ImageOps.exif_transpose``.
-        icc: convert from the embedded profile to sRGB, by ``ImageCms.profileToProfile`` with perceptual intent; a
-            picture without a profile stays as it is.
+        icc: convert from the embedded profile to sRGB, by ``ImageCms.profileToProfile`` with perceptual intent. For
+            a profile of RGB, palette and grey pictures become RGB first; one of grey takes 8-bit grey, one of CMYK
+            CMYK. A picture without a profile stays as it is, and so does one whose profile describes another colour
+            space, such as CMYK with a profile of RGB.
         draft: ``Image.draft("RGB", (draft, draft))`` first: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size in
             the DCT, as long as both sides keep so many pixels; 0 decodes all.
 
@@ -77,12 +79,26 @@ def _srgb_from_image(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not profile:
         return image
-    srgb, perceptual = ImageCms.createProfile("sRGB"), ImageCms.Intent.PERCEPTUAL
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     except OSError as error:
         raise ImageCms.PyCMSError(str(error)) from error
-    return cast(Image.Image, ImageCms.profileToProfile(image, source, srgb, perceptual, outputMode="RGB"))
+    described = _in_space(image, source.profile.xcolor_space.strip())
+    if described is None:
+        return image
+    srgb, perceptual = ImageCms.createProfile("sRGB"), ImageCms.Intent.PERCEPTUAL
+    return cast(Image.Image, ImageCms.profileToProfile(described, source, srgb, perceptual, outputMode="RGB"))
+
+
+def _in_space(image: Image.Image, space: str) -> Image.Image | None:
+    """The picture in the colour space that a profile describes, or ``None`` where the profile is another picture's."""
+    if space == "CMYK" and image.mode == "CMYK":
+        return image
+    if space == "GRAY" and (image.mode in ("1", "L", "LA") or image.mode.startswith("I")):
+        return Image.fromarray(_rgb_from_image(image)[:, :, 0])
+    if space == "RGB" and image.mode != "CMYK":
+        return Image.fromarray(_rgb_from_image(image))
+    return None
 
 
 def _rgb_from_image(image: Image.Image) -> Picture:

@@ -14,7 +14,7 @@ from noise.decode import Picture, check_pixels
 
 
 def ffmpeg() -> StepFunction:
-    """The first frame of ``av.open(file).decode(video=0)``, as rgb24 by swscale; PyAV 13 and later.
+    """The first frame of ``av.open(file).decode(video=0)``, as rgb24 by swscale; PyAV 17 and later.
 
     This is ``ffmpeg -noautorotate -i FILE -f rawvideo -pix_fmt rgb24``: FFmpeg's own JPEG decoder (``mjpeg``), its
     integer inverse DCT, and swscale's default flag, bicubic, for the up-sampling of colour. swscale rounds in fixed

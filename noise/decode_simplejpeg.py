@@ -12,7 +12,7 @@ from noise.decode import Picture, check_pixels
 
 
 def simplejpeg_decode(*, fast_dct: bool = False, fast_upsampling: bool = False) -> StepFunction:
-    """``simplejpeg.decode_jpeg(bytes, "RGB")`` of simplejpeg 1.6 and later: ``tjDecompress2`` of libjpeg-turbo.
+    """``simplejpeg.decode_jpeg(bytes, "RGB")`` of simplejpeg 1.8 and later: ``tjDecompress2`` of libjpeg-turbo.
 
     JPEG only. EXIF orientation and ICC profiles are ignored. CMYK becomes RGB by libjpeg-turbo, without a profile.
 

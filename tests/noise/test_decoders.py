@@ -121,22 +121,25 @@ def test_draft_decodes_at_the_smallest_scale_that_keeps_the_size() -> None:
     assert np.array_equal(pillow(draft=10)(png, RNG), SCENE), "only a JPEG has a DCT to scale in"
 
 
-def gamma_profile(gamma: float) -> bytes:
-    """A matrix profile (ICC.1:2001-04): sRGB's primaries, adapted to D50, under one gamma."""
+def gamma_profile(gamma: float, space: str = "RGB") -> bytes:
+    """A profile (ICC.1:2001-04) under one gamma: a matrix of sRGB's primaries, adapted to D50, or one of grey."""
 
     def fixed(*numbers: float) -> bytes:
         return b"".join(struct.pack(">i", round(number * 65536)) for number in numbers)
 
     curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
     text = b"test\0"
-    content = {
-        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78),
-        b"cprt": b"text" + bytes(4) + b"none\0",
-        b"wtpt": b"XYZ " + bytes(4) + fixed(0.9642, 1.0, 0.8249),
+    colours = {
         b"rXYZ": b"XYZ " + bytes(4) + fixed(0.4360747, 0.2225045, 0.0139322),
         b"gXYZ": b"XYZ " + bytes(4) + fixed(0.3850649, 0.7168786, 0.0971045),
         b"bXYZ": b"XYZ " + bytes(4) + fixed(0.1430804, 0.0606169, 0.7141733),
         **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve),
+    }
+    content = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78),
+        b"cprt": b"text" + bytes(4) + b"none\0",
+        b"wtpt": b"XYZ " + bytes(4) + fixed(0.9642, 1.0, 0.8249),
+        **(colours if space == "RGB" else {b"kTRC": curve}),
     }
     table, body = b"", b""
     start = 128 + 4 + 12 * len(content)
@@ -147,7 +150,7 @@ def gamma_profile(gamma: float) -> bytes:
     header = bytearray(128)
     header[0:4] = struct.pack(">I", start + len(body))
     header[8:12] = b"\x02\x40\x00\x00"
-    header[12:24] = b"mntrRGB XYZ "
+    header[12:24] = f"mntr{space:4}XYZ ".encode()
     header[36:40] = b"acsp"
     header[68:80] = fixed(0.9642, 1.0, 0.8249)
     return bytes(header) + struct.pack(">I", len(content)) + table + body
@@ -156,10 +159,38 @@ def gamma_profile(gamma: float) -> bytes:
 def test_embedded_profile_is_converted_as_its_formula_says() -> None:
     levels = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
     data = stored(Image.fromarray(levels), "PNG", icc_profile=gamma_profile(1.0))
-    linear = levels / 255
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    assert np.abs(pillow(icc=True)(data, RNG) - 255 * encoded).max() <= 2
+    assert np.abs(pillow(icc=True)(data, RNG) - srgb_from_linear(levels / 255)).max() <= 2
     assert np.array_equal(pillow()(data, RNG), levels)
+
+
+def srgb_from_linear(linear: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))
+
+
+@pytest.mark.parametrize("space", ["RGB", "GRAY"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16"])
+def test_grey_picture_is_converted_from_a_profile_of_rgb_or_grey(mode: str, space: str) -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    image = deep if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    data = stored(image, "PNG", icc_profile=gamma_profile(1.8, space))
+    plain = pillow()(data, RNG)
+    assert len(np.unique(plain)) == (2 if mode == "1" else 256)
+    assert np.abs(pillow(icc=True)(data, RNG) - srgb_from_linear((plain / 255) ** 1.8)).max() <= 2
+
+
+def test_palette_is_converted_from_its_profile_of_rgb() -> None:
+    data = stored(Image.fromarray(SCENE).quantize(64), "PNG", icc_profile=gamma_profile(1.0))
+    assert Image.open(io.BytesIO(data)).mode == "P"
+    as_rgb = stored(Image.fromarray(pillow()(data, RNG)), "PNG", icc_profile=gamma_profile(1.0))
+    assert np.array_equal(pillow(icc=True)(data, RNG), pillow(icc=True)(as_rgb, RNG))
+    assert np.abs(pillow(icc=True)(data, RNG).astype(int) - pillow()(data, RNG)).mean() > 10
+
+
+@pytest.mark.parametrize(("mode", "space"), [("CMYK", "RGB"), ("CMYK", "GRAY"), ("RGB", "GRAY")])
+def test_profile_of_another_colour_space_is_left_unused(mode: str, space: str) -> None:
+    data = stored(Image.fromarray(SCENE).convert(mode), icc_profile=gamma_profile(1.0, space))
+    assert np.array_equal(pillow(icc=True)(data, RNG), pillow()(data, RNG))
 
 
 def test_picture_without_a_profile_stays_as_it_is() -> None:
