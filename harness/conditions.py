@@ -10,7 +10,7 @@ from engines.artifact import Artifact
 from engines.base import EngineUnavailable
 from harness.errors import HarnessError, unknown
 from harness.recipe import STORED, Recipe
-from harness.registry import missing_data, noise_settings, step_function
+from harness.registry import missing_data, noise_settings, spelt_out, step_function
 from noise import NOISES
 from noise.base import (
     DoesNotApply,
@@ -188,10 +188,11 @@ def _condition(name: tuple[str, str], what: Setting, pipeline: Pipeline, recipe:
     for difference in differences(what):
         changed = changed.with_step(difference)
     if not isinstance(what, Step) or what.stage != "sensor":
-        for step in changed.steps:
+        swapped = Pipeline(tuple(_as_declared(step, pipeline) for step in changed.steps))
+        for step in swapped.steps:
             if step not in pipeline.steps:
                 step_function(step)  # what it lacks is said now
-        return Condition(noise, setting, changed)
+        return Condition(noise, setting, swapped)
     if recipe.imagenet_c:
         folder = Path(recipe.imagenet_c, noise, setting)
         if not folder.is_dir():
@@ -201,6 +202,14 @@ def _condition(name: tuple[str, str], what: Setting, pipeline: Pipeline, recipe:
             )
         return Condition(noise, setting, _without_second_resize(pipeline), str(folder))
     return Condition(noise, setting, changed.with_step(STORAGE) if recipe.corruption_form == STORED else changed)
+
+
+def _as_declared(step: Step, pipeline: Pipeline) -> Step:
+    """A step as the pipeline spells it where that has the very same; else a swap with all its parameters."""
+    if step in pipeline.steps or step.stage == "sensor":
+        return step
+    whole = spelt_out(step)
+    return next((each for each in pipeline.steps if each.row == step.row and spelt_out(each) == whole), whole)
 
 
 def _without_second_resize(pipeline: Pipeline) -> Pipeline:

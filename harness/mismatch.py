@@ -21,7 +21,8 @@ from harness.recipe import Recipe
 from harness.registry import NOISE_TABLE, noise_settings
 from harness.report.cells import Cell, any_failed, cells_from_store
 from harness.store import Store
-from noise.base import Change, Step
+from noise.base import Change, Step, step_from_json
+from noise.decode import turns
 
 CLEAN = "clean"
 MISMATCH_VERSION = 1
@@ -52,7 +53,7 @@ class Swap:
 
     Args:
         name: of the condition.
-        change: the steps that are new, as text.
+        change: the steps that are new, as text, and what they change on the way.
         effects: contender -> what it does.
         added: engine -> the effect on its integer version minus that on its fp32 version: above zero, integers suffer
             less.
@@ -162,13 +163,12 @@ def _cost(effect: Effect) -> tuple[float, float]:
 def _swap(condition: Mapping[str, Any], clean: Mapping[str, Any], cells: Mapping[str, Cell]) -> Swap:
     without = {name: cells[key] for name, key in clean["cells"].items()}
     under = {name: cells[key] for name, key in condition["cells"].items()}
-    new = [step for step in condition["pipeline"] if step not in clean["pipeline"]]
     pairs = {
         name.rpartition(":")[0]: (f"{name.rpartition(':')[0]}:{FP32}", name) for name in under if _is_integer(name)
     }
     return Swap(
         name=condition["name"],
-        change=", ".join(step_text(step) for step in new),
+        change=_change(condition["pipeline"], clean["pipeline"]),
         effects={name: _effect(without[name], under[name]) for name in under},
         added={
             engine: _added([without[fp32], without[integer]], [under[fp32], under[integer]])
@@ -185,6 +185,18 @@ def _is_integer(contender: str) -> bool:
 def step_text(step: Mapping[str, Any]) -> str:
     """A step as people write it: ``resize.opencv(filter=area)``."""
     return f"{step['stage']}.{step['name']}({', '.join(f'{key}={value}' for key, value in step['params'].items())})"
+
+
+def _change(pipeline: Sequence[Mapping[str, Any]], declared: Sequence[Mapping[str, Any]]) -> str:
+    """The steps that are new, and whether EXIF turns a picture where another decoder changes that on the way."""
+    texts = [step_text(step) for step in pipeline if step not in declared]
+    before, after = (
+        next(turns(step_from_json(step)) for step in steps if step["stage"] == "decode")
+        for steps in (declared, pipeline)
+    )
+    if before != after:
+        texts.append(f"EXIF orientation {'honoured' if after else 'ignored'}")
+    return ", ".join(texts)
 
 
 def _effect(without: Cell, under: Cell) -> Effect:

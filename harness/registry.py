@@ -8,8 +8,9 @@ is missing. A plug-in adds names through the entry-point groups ``qharness.steps
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -111,6 +112,13 @@ def step_function(step: Step) -> StepFunction:
     except (TypeError, ValueError) as error:
         raise HarnessError(f"the step {step.row} refuses {dict(step.params)}: {error}") from error
     return _checked(function) if step.stage == "sensor" else function
+
+
+def spelt_out(step: Step) -> Step:
+    """The step with every default of its factory as a parameter, so that equal steps have equal descriptions."""
+    parameters = inspect.signature(STEP_TABLE.resolve(step.row)).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
+    return replace(step, params={**defaults, **step.params})
 
 
 def _checked(corruption: StepFunction) -> StepFunction:

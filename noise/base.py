@@ -70,7 +70,7 @@ class Step:
 
     @property
     def key(self) -> str:
-        """Canonical JSON: equal exactly when two steps do the same thing."""
+        """Canonical JSON: equal steps do the same thing. A default that is spelt out makes another key."""
         return json.dumps(self.describe(), sort_keys=True, separators=(",", ":"))
 
     def describe(self) -> dict[str, Any]:
@@ -155,12 +155,25 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class Unchanged:
+    """A parameter that the new step has as the old one did, though it is another library's.
+
+    Args:
+        unnamed: name of the old step -> what it does where it does not name the parameter.
+        otherwise: what steps of all other names do, which do not have it.
+    """
+
+    unnamed: Mapping[str, Any]
+    otherwise: Any
+
+
+@dataclass(frozen=True)
 class Change:
     """A difference that is complete only in sight of a pipeline; `step` completes it.
 
     Args:
         stage: of the step that is changed.
-        params: as for `Step`; a `Ratio` stands for a number of pixels.
+        params: as for `Step`; a `Ratio` stands for a number of pixels, `Unchanged` for what the old step does.
         name: of the new step; "" for the step that is there, whatever its name, with other parameters.
         needs: a stage that the pipeline must have too, for else the model's input would get another shape.
     """
@@ -179,18 +192,24 @@ class Change:
         if self.needs:
             pipeline.step_of(self.needs, "the noise depends on")
         name = self.name or pipeline.step_of(self.stage, "the noise changes").name
-        return Step(self.stage, name, {key: _resolved(value, pipeline) for key, value in self.params.items()})
+        return Step(self.stage, name, {key: self._resolved(key, pipeline) for key in self.params})
+
+    def _resolved(self, key: str, pipeline: Pipeline) -> Any:
+        value = self.params[key]
+        if isinstance(value, Unchanged):
+            old = pipeline.step_of(self.stage, f"{self.stage}.{self.name} swaps")
+            return old.params.get(key, value.unnamed.get(old.name, value.otherwise))
+        return _pixels(value, pipeline) if isinstance(value, Ratio) else value
 
 
-def _resolved(value: Any, pipeline: Pipeline) -> Any:
-    if not isinstance(value, Ratio):
-        return value
+def _pixels(value: Ratio, pipeline: Pipeline) -> int:
     step = pipeline.step_of(value.stage, "the noise depends on")
     if value.param not in step.params:
         raise DoesNotApply(
             f"the noise depends on {value.param!r}, which {step.row} does not name; leave that noise out for this model"
         )
-    return round(step.params[value.param] * value.factor)
+    pixels: float = step.params[value.param]
+    return round(pixels * value.factor)
 
 
 # What a setting of a noise is: one difference, several at once, or none.

@@ -22,6 +22,7 @@ OFFSETS: dict[str, Offset] = {
 
 # How much of the picture the crop sees, and from where. All but the offsets change the resize that comes before.
 SETTINGS = {
+    "offset-half-even": Step("crop", "centre", {"offset": "half_even"}),
     "offset-floor": Step("crop", "centre", {"offset": "floor"}),
     "offset-half-up": Step("crop", "centre", {"offset": "half_up"}),
     "fraction-0.875": Change("resize", {"size": Ratio("crop", "size", 1 / 0.875)}),

@@ -15,16 +15,24 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from noise.base import Change, NoiseError, Ratio, Step, StepFunction
+from noise.base import Change, NoiseError, Ratio, Step, StepFunction, Unchanged
 
 Picture = npt.NDArray[np.uint8]
 
+# Who turns a picture where nothing is said of it; the decoders of other files never do.
+ORIENTATION = Unchanged({"pillow": False, "opencv": True}, otherwise=False)
+
+# A setting without "exif" in its name does with the orientation what the decoder did whose place it takes.
 SETTINGS = {
-    "pillow": Step("decode", "pillow", {}),
-    "pillow-draft": Change("decode", {"draft": Ratio("resize", "size")}, name="pillow"),
+    "pillow": Change("decode", {"exif_orientation": ORIENTATION, "icc": False, "draft": 0}, name="pillow"),
+    "pillow-draft": Change(
+        "decode", {"exif_orientation": ORIENTATION, "draft": Ratio("resize", "size")}, name="pillow"
+    ),
     "pillow-exif": Step("decode", "pillow", {"exif_orientation": True}),
-    "pillow-icc": Step("decode", "pillow", {"icc": True}),
-    "opencv": Step("decode", "opencv", {}),
+    "pillow-no-exif": Step("decode", "pillow", {"exif_orientation": False}),
+    "pillow-icc": Change("decode", {"exif_orientation": ORIENTATION, "icc": True}, name="pillow"),
+    "opencv": Change("decode", {"exif_orientation": ORIENTATION}, name="opencv"),
+    "opencv-exif": Step("decode", "opencv", {"exif_orientation": True}),
     "opencv-no-exif": Step("decode", "opencv", {"exif_orientation": False}),
     "ffmpeg": Step("decode", "ffmpeg", {}),
     "simplejpeg": Step("decode", "simplejpeg", {"fast_dct": False, "fast_upsampling": False}),
@@ -34,6 +42,12 @@ SETTINGS = {
     "torchvision": Step("decode", "torchvision", {}),
     "nvjpeg": Step("decode", "nvjpeg", {}),
 }
+
+
+def turns(step: Step) -> bool:
+    """Whether a decoder turns a picture as its EXIF entry says."""
+    said = step.params.get("exif_orientation", ORIENTATION.unnamed.get(step.name, ORIENTATION.otherwise))
+    return bool(said)
 
 
 def pillow(*, exif_orientation: bool = False, icc: bool = False, draft: int = 0) -> StepFunction:

@@ -17,9 +17,10 @@ def ffmpeg() -> StepFunction:
     """The first frame of ``av.open(file).decode(video=0)``, as rgb24 by swscale; PyAV 17 and later.
 
     This is ``ffmpeg -noautorotate -i FILE -f rawvideo -pix_fmt rgb24``: FFmpeg's own JPEG decoder (``mjpeg``), its
-    integer inverse DCT, and swscale's default flag, bicubic, for the up-sampling of colour. swscale rounds in fixed
-    point. EXIF orientation and ICC profiles are ignored. CMYK becomes RGB as ``mjpeg`` does it. 16-bit channels are
-    scaled by swscale. A truncated JPEG is decoded as far as it goes: FFmpeg conceals the rest.
+    integer inverse DCT, and swscale's default flag, bicubic. swscale interpolates colour in pictures of odd width or
+    height alone; in all others it repeats it. It rounds in fixed point. EXIF orientation and ICC profiles are ignored.
+    CMYK becomes RGB as ``mjpeg`` does it. 16-bit channels are scaled by swscale. A truncated JPEG is decoded as far as
+    it goes: FFmpeg conceals the rest.
 
     Raises (when applied):
         NoiseError: FFmpeg makes nothing of the bytes.

@@ -7,24 +7,35 @@ deviation and the worst of the accuracies over the settings.
 
 from __future__ import annotations
 
-from noise.base import Change, Ratio, Step
+from collections.abc import Mapping
+from typing import Any
 
-# RobustART calls the first "pil", and runs the third as a command.
-DECODERS = {name: Step("decode", name, {}) for name in ("pillow", "opencv", "ffmpeg")}
+from noise.base import Change, Ratio
+from noise.decode import SETTINGS as DECODE_SETTINGS
 
-# Setting -> library and filter.
-RESIZES = {
-    **{f"pillow-{name}": ("pillow", name) for name in ("bilinear", "nearest", "box", "hamming", "bicubic", "lanczos")},
-    **{f"opencv-{name}": ("opencv", name) for name in ("nearest", "bilinear", "area", "bicubic", "lanczos4")},
+# RobustART calls the first "pil", and runs the third as a command. Whether EXIF turns a picture is left as it is
+# declared, as far as the decoder can: that would be another difference.
+DECODERS = {name: DECODE_SETTINGS[name] for name in ("pillow", "opencv", "ffmpeg")}
+
+# Setting -> library, and what is told it.
+RESIZES: dict[str, tuple[str, Mapping[str, Any]]] = {
+    **{
+        f"pillow-{name}": ("pillow", {"filter": name, "reducing_gap": None})
+        for name in ("bilinear", "nearest", "box", "hamming", "bicubic", "lanczos")
+    },
+    **{
+        f"opencv-{name}": ("opencv", {"filter": name})
+        for name in ("nearest", "bilinear", "area", "bicubic", "lanczos4")
+    },
 }
 
 SIZE = Ratio("crop", "size", 8 / 7)
 
 SETTINGS = {
     f"{decoder}+{resize}": (
-        step,
-        Change("resize", {"geometry": "square", "size": SIZE, "filter": filter_name}, name=library),
+        decode,
+        Change("resize", {"geometry": "square", "size": SIZE, **params}, name=library),
     )
-    for decoder, step in DECODERS.items()
-    for resize, (library, filter_name) in RESIZES.items()
+    for decoder, decode in DECODERS.items()
+    for resize, (library, params) in RESIZES.items()
 }

@@ -24,8 +24,8 @@ SETTINGS = {
     "float32": Step("normalise", "float32", {}),
     "float16": Step("normalise", "float16", {}),
     "integer": Step("normalise", "integer", {}),
-    "quantised-uint8": Step("normalise", "quantised", {"codes": "uint8"}),
-    "quantised-int8": Step("normalise", "quantised", {"codes": "int8"}),
+    "quantised-uint8": Step("normalise", "quantised", {"codes": "uint8", "step": 0, "zero": 0}),
+    "quantised-int8": Step("normalise", "quantised", {"codes": "int8", "step": 0, "zero": 0}),
 }
 
 

@@ -53,11 +53,12 @@ BORDER = 114  # the grey that YOLO's letterbox is filled with
 # The bare names are OpenCV's: what a device commonly does instead of the Pillow resize that networks are trained with.
 SETTINGS = {
     **{name: Step("resize", "opencv", {"filter": name}) for name in OPENCV_FILTERS},
-    **{f"pillow-{name}": Step("resize", "pillow", {"filter": name}) for name in PILLOW_FILTERS},
+    **{f"pillow-{name}": Step("resize", "pillow", {"filter": name, "reducing_gap": None}) for name in PILLOW_FILTERS},
+    # A gap of 1 acts on every picture of twice the size; one of 2, which Pillow's thumbnails have, from 4 times on.
     **{
-        f"pillow-{name}-reducing": Step("resize", "pillow", {"filter": name, "reducing_gap": 2.0})
+        f"pillow-{name}-reducing": Step("resize", "pillow", {"filter": name, "reducing_gap": 1.0})
         for name in PILLOW_FILTERS
-        if name not in ("nearest", "box")
+        if name != "nearest"
     },
     **{
         f"torch-{name}{'-antialias' if antialias else ''}": Step(

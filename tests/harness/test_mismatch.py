@@ -163,6 +163,7 @@ def test_swaps_of_steps_that_are_not_there_are_reported_and_the_others_run(small
     made = plan(mismatch_recipe(replace(small, preprocess="imagenet-crop"), ("crop", "resize", "colour:bgr")))
     assert [each.name for each in made.conditions] == [
         "clean",
+        "crop:offset-half-even",
         "crop:offset-floor",
         "crop:offset-half-up",
         "colour:bgr",

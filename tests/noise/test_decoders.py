@@ -82,6 +82,18 @@ def test_fast_upsampling_repeats_colour_over_two_by_two_pixels() -> None:
     assert spread(decoded(data, "simplejpeg")) > 1
 
 
+@needs_ffmpeg
+def test_ffmpeg_interpolates_colour_in_pictures_of_odd_size_alone() -> None:
+    def steps_of_colour(size: int) -> list[bool]:
+        ycc = np.full((size, size, 3), 128, np.uint8)
+        ycc[:, :, 1] = np.linspace(60, 200, size).astype(np.uint8)
+        blue = decoded(stored(Image.fromarray(ycc, "YCbCr"), quality=100, subsampling=2), "ffmpeg")[10, 20:32, 2]
+        return [bool(step) for step in np.diff(blue.astype(int))]
+
+    assert steps_of_colour(64) == [False, True] * 5 + [False]
+    assert steps_of_colour(65) == [True] * 11
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_honoured_where_it_is_asked_for(orientation: int) -> None:
     data = turned(stored(Image.fromarray(SCENE), quality=95), orientation)
