@@ -37,6 +37,7 @@ class Effect:
         better: pictures that are right only under the swap.
         worse: pictures that are right only without.
         flipped: share of pictures whose prediction is another one.
+        rejected: pictures that fail only under the swap, and are wrong for that.
         p_value: of McNemar's exact test, mid-p.
     """
 
@@ -44,7 +45,13 @@ class Effect:
     better: int
     worse: int
     flipped: Estimate
+    rejected: int
     p_value: float
+
+    @property
+    def unusable(self) -> bool:
+        """Whether the swap fails on most pictures: what it costs is not accuracy, and has no place in the ranking."""
+        return 2 * self.rejected > self.difference.n
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Mismatch:
         shipped: the contender whose losses rank the swaps.
         contenders: in the order of the report.
         pictures: that were measured.
-        swaps: the most expensive first; of equal ones, that which flips more predictions.
+        swaps: the most expensive first; of equal ones, that which flips more predictions. Unusable ones come last.
         declared: settings that are what the artifact declares, so that there is nothing to swap.
         not_run: as in the identity.
         findings: of the run.
@@ -140,7 +147,8 @@ def mismatch_from_store(store: Store) -> Mismatch:
         raise HarnessError(f"{store.folder} holds no condition {CLEAN!r} that swaps could be compared with")
     cells = cells_from_store(store)
     contenders = tuple(clean["cells"])
-    shipped = next((name for name in contenders if name.endswith(f":{INTEGER}")), contenders[0])
+    seen = [name for name in contenders if len(cells[clean["cells"][name]].correct)]
+    shipped = next((name for name in seen if _is_integer(name)), seen[0])
     others = [each for each in conditions if each is not clean]
     swaps = [_swap(each, clean, cells) for each in others if each["cells"] != clean["cells"]]
     order = sorted(swaps, key=lambda swap: _cost(swap.effects[shipped]))
@@ -156,8 +164,8 @@ def mismatch_from_store(store: Store) -> Mismatch:
     )
 
 
-def _cost(effect: Effect) -> tuple[float, float]:
-    return effect.difference.value or 0.0, -(effect.flipped.value or 0.0)
+def _cost(effect: Effect) -> tuple[bool, float, float]:
+    return effect.unusable, effect.difference.value or 0.0, -(effect.flipped.value or 0.0)
 
 
 def _swap(condition: Mapping[str, Any], clean: Mapping[str, Any], cells: Mapping[str, Cell]) -> Swap:
@@ -182,14 +190,16 @@ def _is_integer(contender: str) -> bool:
     return contender.endswith(f":{INTEGER}")
 
 
-def step_text(step: Mapping[str, Any]) -> str:
-    """A step as people write it: ``resize.opencv(filter=area)``."""
-    return f"{step['stage']}.{step['name']}({', '.join(f'{key}={value}' for key, value in step['params'].items())})"
+def step_text(step: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> str:
+    """A step as people write it, ``resize.opencv(filter=area)``, without the parameters that are known."""
+    told = (f"{key}={value}" for key, value in step["params"].items() if known is None or known.get(key) != value)
+    return f"{step['stage']}.{step['name']}({', '.join(told)})"
 
 
 def _change(pipeline: Sequence[Mapping[str, Any]], declared: Sequence[Mapping[str, Any]]) -> str:
     """The steps that are new, and whether EXIF turns a picture where another decoder changes that on the way."""
-    texts = [step_text(step) for step in pipeline if step not in declared]
+    old = {step["stage"]: step["params"] for step in declared}
+    texts = [step_text(step, old.get(step["stage"], {})) for step in pipeline if step not in declared]
     before, after = (
         next(turns(step_from_json(step)) for step in steps if step["stage"] == "decode")
         for steps in (declared, pipeline)
@@ -206,6 +216,7 @@ def _effect(without: Cell, under: Cell) -> Effect:
         difference=paired_difference(without.correct, under.correct, failed),
         better=better,
         worse=worse,
+        rejected=int(((without.prediction >= 0) & (under.prediction < 0)).sum()),
         flipped=proportion((without.prediction != under.prediction).astype(np.float64), failed),
         p_value=mcnemar(better, worse),
     )

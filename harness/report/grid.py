@@ -7,7 +7,8 @@ The accuracies of a grid are decomposed as in an analysis of variance with fixed
 the cell means when all terms of fewer factors are taken away. Its size is the root of its mean square over the cells.
 Chance makes every term larger than it is: with X_i the answers for picture i in all cells, X their mean and P the
 projection on the term, |P X|² exceeds the true one by sum_i |P (X_i - X)|² / (n (n - 1)) on average. That is taken
-away, and twice from a resample of the pictures, which adds its own chance to that of the sample.
+away, and twice from a resample of the pictures, which adds its own chance to that of the sample. The intervals are
+approximate: in simulations they cover the truth in somewhat less than 95 %, most so for the term of precision.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Spread:
         mean: accuracy, the mean over settings.
         deviation: population standard deviation of the settings' accuracies, 0 to 1.
         worst: the setting with the lowest accuracy.
-        lowest: that accuracy.
+        lowest: that accuracy, with the interval of one setting that was chosen before: a minimum of many is lower than
+            its setting's own accuracy on average, so the interval holds less often than it says.
     """
 
     mean: Estimate

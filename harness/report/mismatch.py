@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from harness.estimate import Estimate
+from harness.estimate import CONFIDENCE, Estimate
 from harness.mismatch import Effect, Mismatch, Swap, step_text
 from harness.report.figures import forest
 from harness.report.html import document, findings, table
@@ -41,20 +41,22 @@ def terminal_mismatch(found: Mismatch) -> Group:
     listed.add_column("swap", no_wrap=True)
     one_engine = len({name.rpartition(":")[0] for name in found.contenders}) == 1
     names = [version(name) if one_engine else name for name in found.contenders]
-    for title in (*(each for name in names for each in (name, "flips")), "rank"):
+    rejecting = any(swap.effects[found.shipped].rejected for swap in found.swaps)
+    for title in (*(each for name in names for each in (name, "flips")), "rank", *(["fail"] if rejecting else [])):
         listed.add_column(title, justify="right")
     ranks = found.flip_ranks
     for rank, swap in enumerate(found.swaps[:SHOWN], start=1):
         effects = [swap.effects[name] for name in found.contenders]
         cells = [text for each in effects for text in (plus_minus(each.difference), percent(each.flipped))]
-        listed.add_row(str(rank), swap.name, *cells, str(ranks[swap.name]))
+        failed = [str(swap.effects[found.shipped].rejected)] if rejecting else []
+        listed.add_row(str(rank), swap.name, *cells, str(ranks[swap.name]), *failed)
     warnings = [Text(f"{each['severity']}: {each['message']}", style="yellow") for each in found.findings]
     return Group(listed, *(Text(f"- {line}") for line in headline(found)), *warnings)
 
 
 def headline(found: Mismatch) -> list[str]:
     """What a person wants to know first, in sentences."""
-    lines = [f"{found.pictures} pictures; {len(found.swaps)} swaps of what {found.identity['model']['file']} declares."]
+    lines = [f"{found.pictures} pictures; {len(found.swaps)} swaps of what {_declarer(found)} declares."]
     if found.swaps:
         worst = found.swaps[0]
         effect = worst.effects[found.shipped]
@@ -65,13 +67,25 @@ def headline(found: Mismatch) -> list[str]:
         certain = [swap for swap in found.swaps if _certain(swap.effects[found.shipped])]
         lines.append(
             f"{len(certain)} of {len(found.swaps)} swaps lose accuracy with an interval below zero. Every interval "
-            f"stands for itself: of {len(found.swaps)} without any effect one or two would look so by chance."
+            f"stands for itself: of {len(found.swaps)} without any effect "
+            f"{(1 - CONFIDENCE) / 2 * len(found.swaps):.1f} would look so by chance."
         )
+    effects = {swap.name: swap.effects[found.shipped] for swap in found.swaps}
+    rejecting = {name: effect for name, effect in effects.items() if effect.rejected}
+    if rejecting:
+        listed = ", ".join(f"{name} ({effect.rejected})" for name, effect in rejecting.items())
+        lines.append(f"Pictures that a swap cannot read count as wrong: {listed}.")
+    unusable = [name for name, effect in rejecting.items() if effect.unusable]
+    if unusable:
+        lines.append(f"Unusable here, and ranked behind all others: {', '.join(unusable)}; most pictures fail.")
     if found.declared:
         lines.append(f"Already what is declared: {', '.join(found.declared)}.")
-    if found.not_run:
-        lines.append(f"Asked for and not run: {', '.join(each['name'] for each in found.not_run)}.")
     return lines
+
+
+def _declarer(found: Mismatch) -> str:
+    preset = found.identity["recipe"]["preprocess"]
+    return f"the preset {preset!r}" if preset else str(found.identity["model"]["file"])
 
 
 def _certain(effect: Effect) -> bool:
@@ -85,10 +99,10 @@ def mismatch_page(found: Mismatch) -> str:
         f"<h1>What a preprocessing mismatch costs {escape(model)}</h1>"
         f"<p class='soft'>{found.pictures} pictures of <code>{escape(found.identity['data']['source'])}</code></p>"
         "<ul class='headline'>" + "".join(f"<li>{escape(line)}</li>" for line in headline(found)) + "</ul>"
-        f"{findings(found.findings)}{_declared(found)}{_ranking(found)}{_forest(found)}{_not_run(found)}"
+        f"{findings(found.findings)}{_declared(found)}{_ranking(found)}{_forest(found)}"
         "<p class='soft'>Differences are paired on the same pictures and carry 95 % Bonett-Price intervals, shares "
-        "Wilson intervals. A picture that fails is wrong and counts as flipped. The same numbers are in "
-        "<code>mismatch.json</code>, every answer is in <code>parts/*.parquet</code>.</p>"
+        "Wilson intervals. A picture that fails is wrong, and flipped where it fails under one of the two. The same "
+        "numbers are in <code>mismatch.json</code>, every answer is in <code>parts/*.parquet</code>.</p>"
     )
     return document(f"{model}: preprocessing mismatch", body)
 
@@ -102,25 +116,25 @@ def _ranking(found: Mismatch) -> str:
     per_contender = [title for name in found.contenders for title in (f"{name}, points", "predictions flipped")]
     engines = list(found.swaps[0].added) if found.swaps else []
     extra = [f"{engine}: integer minus fp32, points" for engine in engines]
-    header = ["swap", *per_contender, *extra, "better / worse", "n", "failed", "rank by flips"]
+    header = ["swap", *per_contender, *extra, "better / worse", "n", "failed", "only under the swap", "rank by flips"]
     ranks = found.flip_ranks
     lines = [("", [_name(swap), *_cells(swap, found, engines), str(ranks[swap.name])]) for swap in found.swaps]
     return (
-        "<h2>Ranking</h2><p>Every swap changes one step and leaves the others. The first is the most expensive on "
-        f"<b>{escape(found.shipped)}</b>. <b>Integer minus fp32</b> is what quantisation adds to the effect: below "
-        f"zero, the swap hurts the integer version more.</p>{table(header, lines)}"
+        "<h2>Ranking</h2><p>A swap changes what stands below its name and leaves all else. The first is the most "
+        f"expensive on <b>{escape(found.shipped)}</b>. <b>Integer minus fp32</b> is what quantisation adds to the "
+        f"effect: below zero, the swap hurts the integer version more.</p>{table(header, lines)}"
     )
 
 
 def _name(swap: Swap) -> str:
-    return f"{escape(swap.name)}<small>{escape(swap.change)}</small>"
+    return f"<div class='swap'>{escape(swap.name)}<small>{escape(swap.change)}</small></div>"
 
 
 def _cells(swap: Swap, found: Mismatch, engines: list[str]) -> list[str]:
     effects = [swap.effects[name] for name in found.contenders]
     cells = [text for each in effects for text in (points(each.difference), _share(each.flipped))]
     shipped = swap.effects[found.shipped]
-    counts = (f"{shipped.better} / {shipped.worse}", shipped.difference.n, shipped.difference.failed)
+    counts = (f"{shipped.better} / {shipped.worse}", shipped.difference.n, shipped.difference.failed, shipped.rejected)
     return [*cells, *(points(swap.added[engine]) for engine in engines), *map(str, counts)]
 
 
@@ -135,10 +149,3 @@ def _forest(found: Mismatch) -> str:
         "<h2>Side by side</h2><p>Percentage points that each swap costs each version; grey intervals include zero.</p>"
         f"{drawn}"
     )
-
-
-def _not_run(found: Mismatch) -> str:
-    if not found.not_run:
-        return ""
-    lines = [("", [escape(each["name"]), escape(each["reason"])]) for each in found.not_run]
-    return f"<h2>Asked for and not run</h2>{table(['setting', 'reason'], lines)}"

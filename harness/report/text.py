@@ -208,7 +208,8 @@ def corruption_error_table(report: Report) -> tuple[list[str], list[list[str]], 
 GRID = (
     "A noise that changes several steps at once, every choice with every other. The size of a term is how many points "
     "its choices move accuracy, beyond what fewer of them do: the root of the mean square over the grid, without what "
-    "chance makes of it; with the middle 95 % of resampled pictures."
+    "chance makes of it; with the middle 95 % of resampled pictures, which holds the truth a little less often than "
+    "that. The worst setting is chosen after the fact, and its interval does not allow for the choice."
 )
 
 
