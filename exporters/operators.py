@@ -83,24 +83,43 @@ def write_variant(artifact: Artifact, name: str, rewrite: Rewrite, path: Path) -
 def ceil_mode(model: onnx.ModelProto, preprocessing: Pipeline | None) -> Rewritten:
     """``ceil_mode`` of MaxPool and AveragePool turned over: the last window may reach over the border, or no longer.
 
-    Of a plane whose size fits the windows nothing changes; of others the planes behind grow or shrink by one.
+    Of a plane whose size fits the windows, or one that is padded by ``auto_pad``, nothing changes, and the node is left
+    as it was; of others the planes behind grow or shrink by one.
     """
-    nodes = _of(model, "MaxPool", "AveragePool")
-    for node in nodes:
-        _set(node, "ceil_mode", 1 - int(_get(node, "ceil_mode", 0)))
-    return Rewritten(_names(nodes), preprocessing)
+    before = _shapes(model)
+    changed = []
+    for node in _of(model, "MaxPool", "AveragePool"):
+        old = int(_get(node, "ceil_mode", 0))
+        _set(node, "ceil_mode", 1 - old)
+        after = _shapes(model)
+        shape = after.get(node.output[0], ("",) * 3)
+        if shape == before.get(node.output[0]) and all(isinstance(side, int) for side in shape[2:]):
+            _set(node, "ceil_mode", old)
+        else:
+            changed.append(node)
+            before = after
+    return Rewritten(_names(changed), preprocessing)
 
 
 def include_padding(model: onnx.ModelProto, preprocessing: Pipeline | None) -> Rewritten:
     """``count_include_pad`` of padded AveragePools turned over: zeros of the padding count in a mean, or no longer."""
-    nodes = [node for node in _of(model, "AveragePool") if any(_get(node, "pads", []))]
+    same = (b"SAME_UPPER", b"SAME_LOWER")
+    nodes = [
+        node
+        for node in _of(model, "AveragePool")
+        if any(_get(node, "pads", [])) or _get(node, "auto_pad", b"NOTSET") in same
+    ]
     for node in nodes:
         _set(node, "count_include_pad", 1 - int(_get(node, "count_include_pad", 0)))
     return Rewritten(_names(nodes), preprocessing)
 
 
 def upsampling(model: onnx.ModelProto, preprocessing: Pipeline | None) -> Rewritten:
-    """``mode`` of Resize and Upsample: nearest becomes linear, linear and cubic become nearest."""
+    """``mode`` of Resize and Upsample: nearest becomes linear, linear and cubic become nearest.
+
+    The coordinates stay the node's own. PyTorch writes nearest with ``asymmetric`` ones, so it becomes
+    linear from the first pixel's corner on, not PyTorch's bilinear, which is ``half_pixel``.
+    """
     nodes = _of(model, "Resize", "Upsample")
     for node in nodes:
         old = _get(node, "mode", b"nearest")
@@ -124,15 +143,22 @@ def folded_mean(model: onnx.ModelProto, preprocessing: Pipeline | None) -> Rewri
     constants = {each.name: each for each in graph.initializer}
     source = next(each.name for each in graph.input if each.name not in constants)
     readers = [node for node in graph.node if source in node.input]
-    if len(readers) != 1 or readers[0].op_type != "Conv" or readers[0].input[1] not in constants:
+    if len(readers) != 1 or readers[0].op_type != "Conv":
         found = ", ".join(node.op_type for node in readers)
         raise ExportError(f"folding needs one Conv with constant weights that reads the input; got {found}")
     conv = readers[0]
+    old = [name for name in conv.input[1:] if name]  # an optional input that is left out may be named ""
+    for name in old:
+        if name not in constants:
+            raise ExportError(
+                f"folding needs weights and bias that are initializers; {name!r} of {_names(readers)[0]} is none. "
+                f"Constant nodes become initializers by ONNX Runtime's or onnxsim's basic optimisation"
+            )
     params = step["params"]
     mean, std = (np.array(params[key], np.float64) for key in ("mean", "std"))
     weight = numpy_helper.to_array(constants[conv.input[1]]).astype(np.float64)
     shift = -(weight * (mean / std)[None, :, None, None]).sum(axis=(1, 2, 3))
-    bias = numpy_helper.to_array(constants[conv.input[2]]) if len(conv.input) > 2 else np.zeros(len(weight))
+    bias = numpy_helper.to_array(constants[old[1]]) if len(old) > 1 else np.zeros(len(weight))
     folded = {
         f"{conv.output[0]}_weight_of_levels": weight / (params["scale"] * std)[None, :, None, None],
         f"{conv.output[0]}_bias_of_levels": bias + shift,
@@ -141,8 +167,24 @@ def folded_mean(model: onnx.ModelProto, preprocessing: Pipeline | None) -> Rewri
         graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
     del conv.input[1:]
     conv.input.extend(folded)
+    used = {name for node in graph.node for name in node.input}
+    for name in set(old) - used:
+        graph.initializer.remove(constants[name])
     levels = {**step, "name": "float32", "params": {"scale": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}}
     return Rewritten(_names([conv]), tuple(levels if each is step else each for each in preprocessing))
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int | str, ...]]:
+    """Tensor -> its shape, as far as it can be inferred from the inputs alone."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    inferred = onnx.shape_inference.infer_shapes(bare).graph.value_info
+    return {
+        each.name: tuple(side.dim_value if side.HasField("dim_value") else side.dim_param for side in sides)
+        for each in inferred
+        if (sides := each.type.tensor_type.shape.dim)
+    }
 
 
 def _of(model: onnx.ModelProto, *operators: str) -> list[onnx.NodeProto]:

@@ -99,6 +99,70 @@ def test_upsampling_turns_nearest_into_linear_and_back(tmp_path: Path) -> None:
     assert np.array_equal(answer(back.path), answer(given.path))
 
 
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        {"kernel_shape": [2, 2], "strides": [2, 2]},
+        {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_UPPER"},
+    ],
+    ids=["fits", "auto_pad"],
+)
+def test_ceil_mode_leaves_a_pooling_of_which_nothing_changes(tmp_path: Path, pooling: dict[str, object]) -> None:
+    given = network(tmp_path, helper.make_node("MaxPool", ["x"], ["y"], "pool", **pooling))
+    with pytest.raises(ExportError, match="has nothing that ceil-mode would change"):
+        write_variant(given, "ceil-mode", ceil_mode, tmp_path / "out.onnx")
+
+
+def test_ceil_mode_names_the_nodes_that_change_and_infers_shapes_anew(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["p"], "fits", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("MaxPool", ["p"], ["y"], "reaches", kernel_shape=[3, 3], strides=[2, 2]),
+    ]
+    given = network(tmp_path, *nodes)
+    model = onnx.load(given.path)
+    model.graph.value_info.append(helper.make_tensor_value_info("y", 1, ["N", 3, 1, 1]))
+    onnx.save(model, given.path)
+    written = write_variant(artifact_from_onnx(given.path), "ceil-mode", ceil_mode, tmp_path / "ceil.onnx")
+    assert written.made_by["nodes"] == ["reaches"]
+    assert [each.name for each in onnx.load(written.path).graph.value_info] == []
+
+
+def test_padding_by_auto_pad_counts_too(tmp_path: Path) -> None:
+    node = helper.make_node("AveragePool", ["x"], ["y"], "pool", kernel_shape=[3, 3], auto_pad="SAME_UPPER")
+    given = network(tmp_path, node)
+    written = write_variant(given, "include-padding", include_padding, tmp_path / "with.onnx")
+    assert written.made_by["nodes"] == ["pool"]
+    assert not np.allclose(answer(written.path), answer(given.path), atol=1e-3)
+
+
+def convolution(folder: Path, *, bias: str, constant: str = "") -> Artifact:
+    """A 1 x 1 convolution whose weight "w" and bias are initializers, but for the one that a Constant node makes."""
+    tensors = {
+        "w": numpy_helper.from_array(np.full((3, 3, 1, 1), 0.5, np.float32), "w"),
+        "b": numpy_helper.from_array(np.arange(3, dtype=np.float32), "b"),
+    }
+    nodes = [helper.make_node("Constant", [], [constant], value=tensors.pop(constant))] if constant else []
+    if not bias:
+        tensors.pop("b", None)
+    conv = helper.make_node("Conv", ["x", "w", bias], ["y"], "conv")
+    return network(folder, *nodes, conv, weights=tuple(tensors.values()))
+
+
+@pytest.mark.parametrize("constant", ["w", "b"])
+def test_folding_into_what_a_node_makes_is_refused_by_name(tmp_path: Path, constant: str) -> None:
+    given = convolution(tmp_path, bias="b", constant=constant)
+    with pytest.raises(ExportError, match=f"weights and bias that are initializers; '{constant}' of conv is none"):
+        write_variant(given, "folded-mean", folded_mean, tmp_path / "out.onnx")
+
+
+@pytest.mark.parametrize("bias", ["b", ""], ids=["bias", "left out"])
+def test_folding_leaves_no_weight_behind_that_nothing_reads(tmp_path: Path, bias: str) -> None:
+    written = write_variant(convolution(tmp_path, bias=bias), "folded-mean", folded_mean, tmp_path / "out.onnx")
+    graph = onnx.load(written.path).graph
+    (conv,) = [node for node in graph.node if node.op_type == "Conv"]
+    assert {each.name for each in graph.initializer} == set(conv.input[1:])
+
+
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("pad", [0, 1])
 def test_folded_mean_is_exact_inside_and_black_in_the_padding(tmp_path: Path, bias: bool, pad: int) -> None:
