@@ -56,7 +56,8 @@ def measure(folder: Path) -> Figure:
         "The ranking of preprocessing swaps on two halves of the photographs, integer version",
         rows,
         f"Rankings of the two halves correlate with at least {cost:.2f} by accuracy and {flips:.2f} by flipped "
-        f"predictions (Spearman); in {nearest} of {2 * len(rows)} rankings a nearest-neighbour resize is the worst.",
+        f"predictions (Spearman). A nearest-neighbour resize is the worst of the resizes in "
+        f"{nearest} of {2 * len(rows)} rankings{'' if nearest == 2 * len(rows) else ', not in all'}.",
     )
 
 

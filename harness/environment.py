@@ -38,12 +38,18 @@ def environment() -> dict[str, Any]:
         "code": code_fingerprint(),
         "corruptions": VERSION,
         "libraries": {name: installed for name in LIBRARIES if (installed := installed_version(name))},
-        "jpeg": f"{'libjpeg-turbo' if features.check('libjpeg_turbo') else 'libjpeg'} {features.version('jpg')}",
+        "jpeg": jpeg_library(),
         "machine": platform.machine(),
         "processor": processor_name(),
         "kernel_class": kernel_class(),
         "python": platform.python_version(),
     }
+
+
+def jpeg_library() -> str:
+    """The JPEG library under Pillow; libjpeg-turbo by its own version, ``jpg`` is that of the interface it keeps."""
+    turbo = features.version("libjpeg_turbo")
+    return f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
 
 
 def code_fingerprint() -> str:

@@ -137,8 +137,9 @@ def pillow(
 ) -> StepFunction:
     """``Image.resize((width, height), filter, reducing_gap=...)`` of Pillow 10.3 and later; uint8 HWC RGB in and out.
 
-    The filter is as wide as a new pixel when it shrinks. Coefficients and sums are in fixed point (22 bits behind
-    the point), rounded to the nearest level after each of the two passes.
+    When it shrinks, the filter grows with the new pixel: "box" is 1 new pixel wide, "bilinear" and "hamming" 2,
+    "bicubic" 4 and "lanczos" 6. "nearest" takes the pixel under the middle of the new one. Coefficients and sums are in
+    fixed point (22 bits behind the point), rounded to the nearest level after each of the two passes.
 
     Args:
         geometry, size, ready_size: see `resizing`.
@@ -161,8 +162,11 @@ def opencv(*, geometry: str, size: int, filter: str, ready_size: int | None = No
     """``cv2.resize(picture, (width, height), interpolation=...)`` of OpenCV 4.9 and later; uint8 HWC RGB in and out.
 
     Kernels keep their width when they shrink a picture, except that of "area". "bilinear" and "bicubic" have
-    coefficients of 11 bits and round to the nearest level at the end; the "exact" ones are the same bits on every
-    processor; "nearest" takes ``floor(x * scale)``, "nearest-exact" the pixel whose middle is nearest, as Pillow does.
+    coefficients of 11 bits, and so has "lanczos4", whose kernel is 8 pixels wide. "bicubic" and "lanczos4" round to the
+    nearest level at the end; "bilinear" truncates between its passes, and errs by -0.75 to +0.5 of a level. "area" is
+    the mean of the pixels that the new one covers; when it enlarges by a whole factor it repeats pixels. The "exact"
+    ones are the same bits on every processor; "nearest" takes ``floor(x * scale)``, "nearest-exact" the pixel whose
+    middle is nearest, as Pillow does.
 
     Args:
         geometry, size, ready_size: see `resizing`.

@@ -18,7 +18,8 @@ def pytorch(
     """``torch.nn.functional.interpolate(x, (height, width), mode=...)`` of PyTorch 2.4 and later; uint8 HWC in and out.
 
     In float32 with ``align_corners=False``, then ``round`` (halves to even) and clamped to 0 and 255: what
-    torchvision's ``resize`` does with a uint8 tensor wherever PyTorch has no integer kernel. "nearest" takes
+    torchvision's ``resize`` does with a uint8 tensor wherever PyTorch has no integer kernel. Where it has one (bilinear
+    and bicubic on the CPU), single values differ by a level, up to a fifth of them. "nearest" takes
     ``floor(x * scale)``.
 
     Args:

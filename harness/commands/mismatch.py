@@ -12,6 +12,7 @@ from harness.commands.options import add_recipe, add_speed, recipe_from_options,
 from harness.extent import WHOLE
 from harness.mismatch import mismatch_from_store, mismatch_recipe
 from harness.progress import Progress
+from harness.recipe import DEFAULT_NOISES
 from harness.report.mismatch import terminal_mismatch, write_mismatch
 from harness.session import default_folder, execute
 from harness.store import Store
@@ -30,7 +31,12 @@ def add(commands: Commands) -> None:
 
 
 def _mismatch(options: argparse.Namespace, console: Console) -> int:
-    recipe = mismatch_recipe(recipe_from_options(options), options.noise or ())
+    asked = recipe_from_options(options)
+    if options.noise is None and asked.noise != DEFAULT_NOISES:
+        console.print(
+            "The noises of the recipe are left out: every step is swapped instead. --noise names other swaps."
+        )
+    recipe = mismatch_recipe(asked, options.noise or ())
     store = Store(Path(options.output) if options.output else default_folder(recipe, WHOLE))
     execute(recipe, store.folder, speed_from_options(options), Progress())
     found = mismatch_from_store(store)

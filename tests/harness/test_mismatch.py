@@ -16,7 +16,7 @@ from harness.errors import HarnessError
 from harness.mismatch import Mismatch, mismatch_from_store, mismatch_recipe, systematic_noises
 from harness.plan import plan
 from harness.progress import Progress
-from harness.recipe import Recipe
+from harness.recipe import Recipe, toml_from_recipe
 from harness.report.build import Report
 from harness.report.mismatch import mismatch_page, terminal_mismatch
 from harness.report.text import plus_minus
@@ -149,6 +149,19 @@ def test_command_writes_the_page_and_goes_on_where_it_was(
     assert (tmp_path / "run" / "mismatch.html").exists()
     assert main(["report", str(tmp_path / "run"), "--mismatch"]) == 0
     assert json.loads((tmp_path / "run" / "mismatch.json").read_text())["pictures"] == 4
+
+
+def test_command_says_that_the_noises_of_a_recipe_are_left_out(
+    small: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.mismatch.systematic_noises", lambda: ("layout",))  # one swap is enough here
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(toml_from_recipe(replace(small, noise=("clean", "fog:2"), limit=1)))
+    assert main(["mismatch", str(recipe), "-o", str(tmp_path / "run")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The noises of the recipe are left out" in said
+    assert main(["mismatch", str(recipe), "--noise", "layout", "-o", str(tmp_path / "named")]) == 0
+    assert "are left out" not in " ".join(capsys.readouterr().out.split())
 
 
 def test_run_without_clean_pictures_has_nothing_to_compare_with(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.conditions import Conditions, conditions_from_recipe
 from harness.mismatch import systematic_noises
 from harness.recipe import Recipe
-from harness.registry import noise_settings, spelt_out
+from harness.registry import noise_settings, spelt_out, step_function
 from noise import STEPS
 from noise.base import Pipeline, Step, differences
 from noise.decode import turns
@@ -18,6 +19,7 @@ from noise.presets import pipeline_from_preset
 
 DECLARED = pipeline_from_preset("imagenet", size=224)
 Params = dict[str, Any]
+RNG = np.random.default_rng(0)
 PILLOW: Params = {"exif_orientation": False, "icc": False, "draft": 0}
 PLACE: Params = {"geometry": "shorter_side", "size": 256, "ready_size": 224}
 FORMULA: Params = {"scale": 255.0, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -199,3 +201,14 @@ def test_setting_that_is_what_is_declared_is_the_declared_pipeline(name: str) ->
 def test_two_settings_that_do_the_same_are_one_pipeline() -> None:
     one, other = made(["decode:opencv", "decode:opencv-no-exif"], DECLARED).chosen
     assert one.pipeline.key == other.pipeline.key != DECLARED.key
+
+
+@pytest.mark.parametrize("name", [each for each in ALL if each.endswith("-reducing")])
+def test_reducing_acts_on_a_picture_of_twice_the_size_and_more(name: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (520, 700, 3), dtype=np.uint8)
+    plain, reducing = (
+        next(step_function(step) for step in changed(each).steps if step.stage == "resize")(picture, RNG)
+        for each in (name.removesuffix("-reducing"), name)
+    )
+    assert reducing.shape == plain.shape == (256, 344, 3)
+    assert np.abs(reducing.astype(int) - plain).mean() > 0.1
