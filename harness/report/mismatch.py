@@ -116,7 +116,7 @@ def _ranking(found: Mismatch) -> str:
     per_contender = [title for name in found.contenders for title in (f"{name}, points", "predictions flipped")]
     engines = list(found.swaps[0].added) if found.swaps else []
     extra = [f"{engine}: integer minus fp32, points" for engine in engines]
-    header = ["swap", *per_contender, *extra, "better / worse", "n", "failed", "only under the swap", "rank by flips"]
+    header = ["swap", *per_contender, *extra, "better / worse", "n", "failed / by the swap", "rank by flips"]
     ranks = found.flip_ranks
     lines = [("", [_name(swap), *_cells(swap, found, engines), str(ranks[swap.name])]) for swap in found.swaps]
     return (
@@ -134,7 +134,8 @@ def _cells(swap: Swap, found: Mismatch, engines: list[str]) -> list[str]:
     effects = [swap.effects[name] for name in found.contenders]
     cells = [text for each in effects for text in (points(each.difference), _share(each.flipped))]
     shipped = swap.effects[found.shipped]
-    counts = (f"{shipped.better} / {shipped.worse}", shipped.difference.n, shipped.difference.failed, shipped.rejected)
+    failed = f"{shipped.difference.failed} / {shipped.rejected}"
+    counts = (f"{shipped.better} / {shipped.worse}", shipped.difference.n, failed)
     return [*cells, *(points(swap.added[engine]) for engine in engines), *map(str, counts)]
 
 

@@ -65,7 +65,7 @@ def _grids(report: Report) -> list[Table]:
 def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Table:
     table = Table(*header[:1], box=SIMPLE_HEAD)
     for name in header[1:]:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")  # names of settings are one long word
     for line in body:
         table.add_row(*line)
     return table

@@ -11,6 +11,7 @@ import jsonschema
 import numpy as np
 import numpy.typing as npt
 import pytest
+from rich.console import Console
 
 from harness.progress import Progress
 from harness.recipe import Recipe
@@ -185,6 +186,16 @@ def test_one_picture_has_a_spread_and_no_terms() -> None:
     assert grid.terms == {}
     assert grid.spreads["e:fp32"].mean.value == 1
     assert grid.spreads["e:integer"].mean.value == 0
+
+
+def test_worst_setting_is_whole_in_a_narrow_terminal(
+    small: Recipe, run_recipe: Callable[..., Report], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"imagenet_s:{d}+{r}" for d in ("pillow", "opencv") for r in ("pillow-nearest", "opencv-lanczos4")]
+    report = run_recipe(replace(small, noise=("clean", *names), engines=("ort-cpu:fp32",), limit=2))
+    Console(width=80).print(terminal_report(report))
+    shown = capsys.readouterr().out
+    assert "…" not in shown[shown.index("standard") :]
 
 
 def test_report_of_an_interrupted_run_has_the_grid_of_the_engine_that_went_ahead(small: Recipe, tmp_path: Path) -> None:

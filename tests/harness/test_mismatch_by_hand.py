@@ -11,6 +11,7 @@ from rich.console import Console
 
 from harness.mismatch import Mismatch, Swap, mismatch_from_store
 from harness.record import Record
+from harness.report.figures import TICK_WIDTH, forest
 from harness.report.mismatch import headline, mismatch_page, terminal_mismatch
 from harness.store import Store
 
@@ -165,8 +166,8 @@ def test_page_shows_every_column_under_its_own_title(found: Mismatch) -> None:
     assert shown["e: integer minus fp32, points"].startswith("-10.0 [-")
     low, high = bonett_price([0, -0.5, -0.5, 0, 0, 0, 0, 0.5, 0, 0])
     assert shown["e: integer minus fp32, points"] == f"-10.0 [{200 * low:+.1f}, {200 * high:+.1f}]"
-    counts = [shown[name] for name in ("better / worse", "n", "failed", "only under the swap")]
-    assert counts == ["1 / 3", "10", "1", "0"]
+    counts = [shown[name] for name in ("better / worse", "n", "failed / by the swap")]
+    assert counts == ["1 / 3", "10", "1 / 0"]
 
 
 def test_page_draws_the_forest_and_says_once_what_was_not_run(found: Mismatch) -> None:
@@ -177,6 +178,14 @@ def test_page_draws_the_forest_and_says_once_what_was_not_run(found: Mismatch) -
     assert drawn.count('<g class="worse">') == 2
     assert page.count("nvJPEG") == 1
     assert "&lt;nvJPEG&gt; needs a GPU" in page
+
+
+def test_forest_has_room_for_its_longest_name(found: Mismatch) -> None:
+    difference = found.swaps[0].effects["e:integer"].difference
+    name = "imagenet_s:opencv+opencv-lanczos4-and-more"
+    drawn = forest([(name, {"e": difference})], {"e": "e"})
+    right_end = float(drawn.split('text-anchor="end"')[0].rpartition('x="')[2].split('"')[0])
+    assert right_end >= TICK_WIDTH * len(name)
 
 
 def test_terminal_shows_the_failures_within_eighty_columns(found: Mismatch, capsys: pytest.CaptureFixture[str]) -> None:
