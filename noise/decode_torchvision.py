@@ -43,8 +43,8 @@ def torchvision() -> StepFunction:
 def nvjpeg() -> StepFunction:
     """``torchvision.io.decode_jpeg(bytes, ImageReadMode.RGB, device="cuda")`` of torchvision 0.19 and later: nvJPEG.
 
-    JPEG only. The inverse DCT and the up-sampling are the GPU's. EXIF orientation and ICC profiles are ignored; grey is
-    repeated in three channels. What becomes of CMYK is the library's own, and differs between its versions.
+    JPEG only. The inverse DCT and the up-sampling are the GPU's. Not yet run on one, so what it makes of grey, CMYK and
+    EXIF orientation is not known here.
 
     Raises:
         Unavailable: there is no CUDA device.

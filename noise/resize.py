@@ -161,12 +161,13 @@ def pillow(
 def opencv(*, geometry: str, size: int, filter: str, ready_size: int | None = None) -> StepFunction:
     """``cv2.resize(picture, (width, height), interpolation=...)`` of OpenCV 4.9 and later; uint8 HWC RGB in and out.
 
-    Kernels keep their width when they shrink a picture, except that of "area". "bilinear" and "bicubic" have
-    coefficients of 11 bits, and so has "lanczos4", whose kernel is 8 pixels wide. "bicubic" and "lanczos4" round to the
-    nearest level at the end; "bilinear" truncates between its passes, and errs by -0.75 to +0.5 of a level. "area" is
-    the mean of the pixels that the new one covers; when it enlarges by a whole factor it repeats pixels. The "exact"
-    ones are the same bits on every processor; "nearest" takes ``floor(x * scale)``, "nearest-exact" the pixel whose
-    middle is nearest, as Pillow does.
+    Kernels keep their width when they shrink a picture, except that of "area". "bilinear", "bicubic" and "lanczos4",
+    whose kernel is 8 pixels wide, have coefficients of 11 bits. Against sums in double precision (500 x 375 to
+    341 x 256, OpenCV 5.0) "bicubic" errs by at most half a level, "lanczos4" by up to 0.8 and on average not at all;
+    "bilinear" truncates between its passes, and errs by -0.8 to +0.5, on average by -0.13. "area" is the mean of the
+    pixels that the new one covers; when it enlarges by a whole factor it repeats pixels. The "exact" ones are the same
+    bits on every processor; "nearest" takes ``floor(x * scale)``, "nearest-exact" the pixel whose middle is nearest, as
+    Pillow does.
 
     Args:
         geometry, size, ready_size: see `resizing`.
