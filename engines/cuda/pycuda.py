@@ -43,6 +43,10 @@ except ImportError as missing:
 
 NAME = "pycuda"
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+NO_GRAPHS = (
+    "PyCUDA has no option to capture CUDA graphs; leave engine_cuda_graph out, or choose engine_transfers = "
+    "'cuda-bindings'"
+)
 
 
 class _Held:
@@ -179,14 +183,11 @@ class PyCudaTransfers:
 
     def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
         """PyCUDA has no such function."""
-        raise EngineError(
-            "PyCUDA has no option to capture CUDA graphs; leave engine_cuda_graph out, or choose engine_transfers = "
-            "'cuda-bindings'"
-        )
+        raise EngineError(NO_GRAPHS)
 
     def launch(self, graph: Graph, stream: Stream) -> None:
-        """PyCUDA has no such function; `capture` says so."""
-        raise NotImplementedError
+        """PyCUDA has no such function."""
+        raise EngineError(NO_GRAPHS)
 
     @contextmanager
     def _current(self, doing: str) -> Iterator[None]:
