@@ -172,7 +172,7 @@ def test_page_shows_every_column_under_its_own_title(found: Mismatch) -> None:
 
 def test_page_draws_the_forest_and_says_once_what_was_not_run(found: Mismatch) -> None:
     page = mismatch_page(found)
-    assert page.count('class="forest"') == 1
+    assert page.count('class="forests"') == 1
     drawn = page[page.index('class="forest"') :]
     assert all(each.name in drawn for each in found.swaps)
     assert drawn.count('<g class="worse">') == 2
