@@ -79,7 +79,9 @@ def _settings(folder: Path) -> list[Setting]:
     every = ("clean", *(f"{name}:3" for name in nineteen))
     some = ("clean", "gaussian_noise:3", "glass_blur:3", "jpeg_compression:3")
     engines = ("ort-cpu:fp32", "ort-cpu:integer")
-    common = Recipe(model="", data=pictures, engines=engines, calibration_pictures=32)
+    common = Recipe(
+        model="", data=pictures, engines=engines, calibration_pictures=32, frost_overlays=str(data / "frost")
+    )
     resnet50 = write_resnet50(folder / "resnet50.onnx")
     mobilenet = str(data / "models" / "mobilenetv2_tf.onnx")
     return [
