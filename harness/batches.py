@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from harness.preprocess import Tree, compile_tree
 from harness.samples import UNREADABLE, Sample
 from noise.base import Pipeline
+from noise.corruptions.overlays import use_folder
 from noise.decode import source_of
 
 Inputs = npt.NDArray[Any]
@@ -81,6 +83,7 @@ class Preparation:
         batch: rows in one batch.
         shape: of one row, without the batch axis.
         dtype: of the rows.
+        frost_overlays: the folder of ImageNet-C's photographs of frost; "" looks in ``imagecorruptions``.
     """
 
     pipelines: Mapping[str, Mapping[int, Pipeline]]
@@ -88,9 +91,12 @@ class Preparation:
     batch: int
     shape: tuple[int, ...]
     dtype: str
+    frost_overlays: str = ""
 
     def trees(self) -> dict[str, Tree]:
         """The pipelines as prefix trees, one per folder: what conditions share is computed once."""
+        if self.frost_overlays:
+            use_folder(Path(self.frost_overlays))  # this may be another process than the one that planned
         return {folder: compile_tree(list(each.values()), list(each)) for folder, each in self.pipelines.items()}
 
     def place(self) -> Inputs:

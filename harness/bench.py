@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from typing import Any
 
@@ -205,7 +205,7 @@ class _Bench:
         folder, pipeline = next(
             (folder, each[self._condition]) for folder, each in whole.pipelines.items() if self._condition in each
         )
-        one = Preparation({folder: {self._condition: pipeline}}, whole.seed, whole.batch, whole.shape, whole.dtype)
+        one = replace(whole, pipelines={folder: {self._condition: pipeline}})
         return _Client(self._engine, self._made.artifact.input.name, one, self._made.artifact.fixed_batch is not None)
 
     def queries(self, pictures: int) -> list[_Query]:

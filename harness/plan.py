@@ -86,7 +86,14 @@ class Plan:
             batch: rows in one batch, where the model leaves it free.
         """
         rows = self.artifact.fixed_batch or batch
-        return Preparation(self.pipelines(), self.recipe.seed, rows, self.row_shape, self.artifact.input.dtype)
+        return Preparation(
+            self.pipelines(),
+            self.recipe.seed,
+            rows,
+            self.row_shape,
+            self.artifact.input.dtype,
+            self.recipe.frost_overlays,
+        )
 
 
 def plan(recipe: Recipe) -> Plan:

@@ -300,3 +300,12 @@ def test_ahead_bounds_what_is_out(bundles: list[Bundle]) -> None:
     todo.close()
     assert todo.exhausted
     assert todo.take() is None
+
+
+def test_workers_know_where_the_overlays_of_frost_are(small: Recipe, tmp_path: Path) -> None:
+    """They look there themselves: what this process has found means nothing in another."""
+    made = plan(replace(small, noise=("clean",)))
+    told = replace(made.preparation(2), frost_overlays=str(tmp_path / "nowhere"))
+    bundles = bundles_from_slices([made.scored.samples[:2]], 2)
+    with closing(worker_feed(told, bundles, 1)) as feed, pytest.raises(RuntimeError, match="nowhere"):
+        all_batches(feed)
