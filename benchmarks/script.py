@@ -22,7 +22,7 @@ warnings.simplefilter("ignore")
 WISH = json.loads(sys.argv[1])
 
 
-class Pictures(torch.utils.data.Dataset):  # type: ignore[misc]  # torch is not where this is checked
+class Pictures(torch.utils.data.Dataset[object]):
     """Every picture under one corruption, as the models take it."""
 
     def __init__(self, files: list[str], corruption: str) -> None:

@@ -1,0 +1,36 @@
+"""Adversarial noise: pictures that were changed, within a budget, so that a model errs.
+
+An engine has no gradients. So there are two kinds of attacks, in one table: those of `gradient/` climb a loss on a
+differentiable twin of the engine, and what they make is handed on; those of `query/` ask the engine itself and need
+nothing but its answers. A new attack is one new file and one row.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["ATTACKS", "DECISION", "GRADIENT", "SCORES", "Entry"]
+
+# What an attack needs of the model that it attacks: gradients, scores of all classes, or the top class alone.
+GRADIENT, SCORES, DECISION = "gradient", "scores", "decision"
+
+
+class Entry(NamedTuple):
+    """One row.
+
+    Args:
+        target: a factory, ``module:attribute``: (budget, keyword parameters) -> `noise.adversarial.base.Attack`.
+        about: what it does, and whose it is.
+        needs: of the model, `GRADIENT`, `SCORES` or `DECISION`.
+        norms: those of `noise.adversarial.base.NORMS` in which it can be bounded.
+        extra: the extra of qharness that it needs beyond the base.
+    """
+
+    target: str
+    about: str
+    needs: str
+    norms: tuple[str, ...]
+    extra: str | None = None
+
+
+ATTACKS: dict[str, Entry] = {}
