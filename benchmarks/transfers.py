@@ -63,7 +63,7 @@ def rows_of(transfers: Transfers) -> list[Row]:
                 rows.append(
                     {
                         "device": device.name,
-                        "back-end": device.transfers,
+                        "back-end": transfers.version,
                         "batch": what,
                         "bytes": size,
                         "direction": direction,

@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 from cuda.bindings import runtime
 
+from engines.cuda.device import Device, driver_version, version_from_number
 from engines.cuda.locks import address_of
 from engines.cuda.transfers import (
     OUT_OF_MEMORY,
     Bytes,
-    Device,
     Event,
     Graph,
     Pointer,
     Stream,
     cuda_error,
-    version_from_number,
 )
 
 NAME = "cuda-bindings"
@@ -37,9 +36,10 @@ class BindingsTransfers:
         self._device = Device(
             name=found.name.decode().rstrip("\0"),
             compute_capability=f"{found.major}.{found.minor}",
-            cuda_driver=version_from_number(driver),
-            transfers=f"{NAME} {version('cuda-bindings')}",
+            cuda=version_from_number(driver),
+            driver=driver_version(),
         )
+        self.version = f"{NAME} {version('cuda-bindings')}"
 
     def device(self) -> Device:
         """See `Transfers.device`."""

@@ -136,8 +136,9 @@ class RingEngine:
             **self._network.facts(),
             "device": device.name,
             "kernel_class": f"sm_{device.compute_capability.replace('.', '')}",
-            "cuda_driver": device.cuda_driver,
-            "transfers": device.transfers,
+            "cuda": device.cuda,
+            "driver": device.driver,
+            "transfers": self._transfers.version,
             "slots": self._ring.slots,
         }
 

@@ -17,18 +17,17 @@ from typing import Any
 import numpy as np
 
 from engines.base import EngineError, EngineUnavailable
+from engines.cuda.device import Device, driver_version, version_from_number
 from engines.cuda.locks import address_of
 from engines.cuda.transfers import (
     NO_DEVICE,
     OUT_OF_MEMORY,
     Bytes,
-    Device,
     Event,
     Graph,
     Pointer,
     Stream,
     cuda_error,
-    version_from_number,
 )
 
 try:
@@ -68,9 +67,10 @@ class PyCudaTransfers:
             self._device = Device(
                 name=device.name(),
                 compute_capability="{}.{}".format(*device.compute_capability()),
-                cuda_driver=version_from_number(newest),
-                transfers=f"{NAME} {version('pycuda')}",
+                cuda=version_from_number(newest),
+                driver=driver_version(),
             )
+        self.version = f"{NAME} {version('pycuda')}"
         # Its destructor would call the wrong function for a primary context.
         atexit.register(self._context.detach)
         self._allocated: dict[Pointer, Any] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from engines.base import EngineError, EngineUnavailable
 from engines.cuda import TRANSFERS
+from engines.cuda.device import Device
 
 Bytes = npt.NDArray[np.uint8]
 Pointer = int
@@ -31,44 +31,20 @@ Graph = Any
 OUT_OF_MEMORY, OLD_DRIVER, STUB_LIBRARY, NO_DEVICE, MISMATCH = 2, 35, 34, 100, 803
 
 
-@dataclass(frozen=True)
-class Device:
-    """The device that computes, as it says of itself.
-
-    Args:
-        name: such as "NVIDIA H100 80GB HBM3".
-        compute_capability: such as "9.0".
-        cuda_driver: the newest CUDA that the driver knows, such as "12.8".
-        transfers: row of `engines.cuda.TRANSFERS`, with its version.
-    """
-
-    name: str
-    compute_capability: str
-    cuda_driver: str
-    transfers: str
-
-    def describe(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
-
-
-def version_from_number(number: int) -> str:
-    """A version of CUDA as people write it.
-
-    >>> version_from_number(12080)
-    '12.8'
-    """
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
 class Transfers(Protocol):
-    """What a back-end can do. Every failure is the `EngineError` that `cuda_error` makes."""
+    """What a back-end can do. Every failure is the `EngineError` that `cuda_error` makes.
+
+    Attributes:
+        version: the package that reaches CUDA, with its version, such as "cuda-bindings 13.0.1".
+    """
+
+    version: str
 
     def __hash__(self) -> int:
         """A back-end is known by its identity: there is one in a process."""
 
     def device(self) -> Device:
-        """What computes."""
+        """What computes, as it says of itself."""
 
     def memory(self) -> tuple[int, int]:
         """Bytes of device memory: free, total."""

@@ -13,11 +13,11 @@ import onnx
 
 from engines.artifact import Artifact, write_sidecar
 from engines.base import EngineError
+from engines.cuda.device import Device, first_device
 from engines.macs import layers_from_onnx
 from engines.onnx_file import external_files
 from engines.trt import library
 from engines.trt.casting import HALVES, model_in_half
-from engines.trt.device import Device, first_device
 from engines.trt.library import Log, OnStep, refusal, trt
 from engines.trt.lint import FLOAT8
 from engines.trt.qdq_graph import QdqGraph, node_name

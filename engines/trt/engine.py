@@ -8,11 +8,11 @@ from typing import Any
 from engines.artifact import Artifact, ArtifactError
 from engines.base import Array, EngineError, EngineOptions, refuse_options
 from engines.certificate import Certificate
+from engines.cuda.device import first_device
 from engines.cuda.engine import RingEngine
 from engines.cuda.transfers import Graph, Pointer, Stream, Transfers, transfers_named
 from engines.trt import library
 from engines.trt.build import plan_from_onnx, station
-from engines.trt.device import first_device
 from engines.trt.library import trt
 from engines.trt.plan import certify_plan, engine_from_artifact
 from engines.trt.record import BuildOptions, artifact_from_plan, differences, record_from_artifact

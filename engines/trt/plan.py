@@ -9,10 +9,10 @@ from pathlib import Path
 from engines.artifact import Artifact, ArtifactError
 from engines.base import Array, EngineError, EngineOptions
 from engines.certificate import Certificate
+from engines.cuda.device import first_device
 from engines.trt import library
 from engines.trt.build import station
 from engines.trt.certificate import certificate_from_inspector, changed_kernels
-from engines.trt.device import first_device
 from engines.trt.library import refusal, trt
 from engines.trt.record import artifact_from_plan, differences, mismatch, record_from_artifact
 

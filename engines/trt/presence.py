@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from engines.base import EngineUnavailable
-from engines.trt.device import Device, first_device
+from engines.cuda.device import Device, first_device
 
 # Distributions that carry the package, the newest first; the plain name points to one of the others, or is JetPack's.
 DISTRIBUTIONS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings")

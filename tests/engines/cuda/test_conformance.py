@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.cuda.transfers import Bytes, Device, Transfers
+from engines.cuda.device import Device
+from engines.cuda.transfers import Bytes, Transfers
 from tests.engines.cuda import conformance
 from tests.engines.cuda.lazy import LazyCuda, LazyEvent, LazyStream
 
@@ -70,7 +71,7 @@ class KeepsMemory(LazyCuda):
 
 class HasNoName(LazyCuda):
     def device(self) -> Device:
-        return Device("", "9.0", "13.0", "lazy 1")
+        return Device("", "9.0", "13.0", None)
 
 
 class CapturesNothing(LazyCuda):

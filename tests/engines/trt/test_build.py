@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 
 from engines.artifact import Artifact, read_sidecar, sha256_of
 from engines.base import EngineError
+from engines.cuda.device import Device
 from engines.onnx_file import artifact_from_onnx
-from engines.trt.device import Device
 from engines.trt.record import BuildOptions, artifact_from_plan, record_from_artifact
 from tests.engines.tiny import Shape, tiny_artifact
 from tests.engines.trt.conftest import DEVICE, Install, build, module

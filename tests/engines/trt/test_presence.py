@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from engines.base import EngineUnavailable
+from engines.cuda.device import Device
 from engines.trt import presence
-from engines.trt.device import Device
 from engines.trt.presence import libraries, presence_lines, provider_lines, provider_soname, provider_sonames
 from engines.trt.provider import load_libraries
 

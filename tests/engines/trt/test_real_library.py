@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engines.base import EngineError, EngineUnavailable
-from engines.trt.device import first_device
+from engines.cuda.device import first_device
 from tests.conftest import missing
 from tests.engines.trt.conftest import forget, module
 from tests.engines.trt.test_stubs import OURS, classes, members

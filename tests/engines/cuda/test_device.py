@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engines.base import EngineUnavailable
-from engines.trt.device import Device, first_device
+from engines.cuda.device import Device, first_device
 
 
 class DriverDouble:

@@ -1,4 +1,4 @@
-"""The GPU that a plan is built on and loaded on, asked of the driver before TensorRT is.
+"""The GPU: what is known of it, and how to ask the driver for it, without a package for CUDA.
 
 TensorRT does not say which GPU it uses, and without a driver it ends the process (seen with 8.6: a segmentation fault),
 so the driver's own library is asked first. It is there wherever a driver is, on a Jetson too.
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from engines.base import EngineUnavailable
-from engines.cuda.transfers import version_from_number
 
 DRIVER_LIBRARY = "libcuda.so.1"
 
@@ -31,7 +30,7 @@ class Device:
     Args:
         name: as the driver gives it: "NVIDIA H100 80GB HBM3".
         compute_capability: "9.0".
-        cuda: the newest CUDA that the driver runs: "13.0".
+        cuda: the newest CUDA that the driver knows: "13.0".
         driver: version of the driver, or ``None`` where the system does not say, as on a Jetson.
     """
 
@@ -39,6 +38,15 @@ class Device:
     compute_capability: str
     cuda: str
     driver: str | None
+
+
+def version_from_number(number: int) -> str:
+    """A version of CUDA as people write it.
+
+    >>> version_from_number(12080)
+    '12.8'
+    """
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def first_device(open_library: Callable[[str], Any] = ctypes.CDLL, kernel_module: Path = _KERNEL_MODULE) -> Device:
@@ -71,7 +79,7 @@ def first_device(open_library: Callable[[str], Any] = ctypes.CDLL, kernel_module
         name=name.value.decode(errors="replace"),
         compute_capability=".".join(str(value.value) for value in capability),
         cuda=version_from_number(version.value),
-        driver=_driver_version(kernel_module),
+        driver=driver_version(kernel_module),
     )
 
 
@@ -87,7 +95,8 @@ def _call(cuda: Any, function: str, *arguments: Any) -> None:
         )
 
 
-def _driver_version(kernel_module: Path) -> str | None:
+def driver_version(kernel_module: Path = _KERNEL_MODULE) -> str | None:
+    """The version of the driver, or ``None`` where the system does not say."""
     if not kernel_module.is_file():
         return None
     found = re.search(r"\b\d+\.\d+(\.\d+)?\b", kernel_module.read_text())
