@@ -33,12 +33,23 @@ class Entry(NamedTuple):
 
 
 class Builder(NamedTuple):
-    """One row: ``module:function`` that builds a plan, what proves its kernels, and the extra that installs both."""
+    """One row: how the plans of an engine are built, and read.
+
+    Args:
+        target: ``module:function``, an `engines.building.BuildPlan`.
+        read: ``module:function``, an `engines.building.ReadPlan`.
+        compare: ``module:function``, an `engines.building.ComparePlans`.
+        extra: the extra of qharness that installs what building imports.
+        format: what sidecars call its plans; no other row's do.
+        endings: of the names of its plans.
+    """
 
     target: str
-    certify: str
+    read: str
     compare: str
     extra: str
+    format: str
+    endings: tuple[str, ...]
 
 
 # Processors that `engines.emulated` can stand in for; each is the engine ``ort-NAME``.
@@ -105,15 +116,17 @@ ENGINES = {
     ),
 }
 
-# Row of `exporters.TARGETS` -> ``module:function`` from a file's path to what of it does not suit that target.
+# Row of `exporters.TARGETS` -> ``module:function``, an `engines.lint.Lint`.
 LINTERS = {"tensorrt": "engines.trt.lint:findings_from_onnx"}
 
-# Engine whose files are built for one machine -> how.
+# Engine whose files are built for one machine, and run on it alone -> how.
 BUILDERS = {
     "tensorrt": Builder(
         "engines.trt.build:plan_from_onnx",
-        "engines.trt.plan:certify_plan",
+        "engines.trt.record:artifact_from_plan",
         "engines.trt.plan:layers_built_differently",
         "tensorrt",
+        format="plan",
+        endings=(".plan", ".engine"),
     )
 }

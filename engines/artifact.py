@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engines import BUILDERS
+
 OUTPUT_KINDS = ("logits", "probabilities")
-FORMATS = ("onnx", "plan")
+FORMATS = ("onnx", *(row.format for row in BUILDERS.values()))
 
 
 class ArtifactError(ValueError):
@@ -49,7 +51,7 @@ class Artifact:
 
     Args:
         path: the file.
-        format: "onnx" or "plan".
+        format: "onnx", or that of a row of `engines.BUILDERS`.
         sha256: of the file's bytes, external weights included.
         input: float32 [N, 3, H, W] or [N, H, W, 3]; uint8 where the graph normalises levels itself.
         output: float32 [N, classes].
@@ -143,7 +145,7 @@ def _list_of(kind: type) -> Callable[[Any], bool]:
 
 # key -> what its value must be, and the test for it
 SIDECAR_KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "format": ("'onnx' or 'plan'", lambda value: value in FORMATS),
+    "format": (f"one of {', '.join(FORMATS)}", lambda value: value in FORMATS),
     "sha256": ("64 hexadecimal digits", lambda value: isinstance(value, str) and len(value) == 64),
     "preprocessing": ("a list of steps", lambda value: _list_of(dict)(value) and bool(value)),
     "output_kind": ("'logits' or 'probabilities'", lambda value: value in OUTPUT_KINDS),

@@ -13,12 +13,10 @@ from rich.text import Text
 
 from engines.artifact import Artifact
 from engines.base import Array, EngineOptions
+from engines.building import engine_of_plan
 from engines.certificate import Certificate, LayerProof
-from engines.onnx_file import artifact_from_onnx
-from engines.trt.record import artifact_from_plan, is_plan
 from harness.errors import unknown
-from harness.plan import PLANS_RUN_ON
-from harness.registry import ENGINE_TABLE, engine_certifier, plan_certifier
+from harness.registry import ENGINE_TABLE, artifact_from_model, engine_certifier
 
 
 def inspection_report(path: Path, engine: str, trust: bool = False) -> Group:
@@ -32,10 +30,8 @@ def inspection_report(path: Path, engine: str, trust: bool = False) -> Group:
     """
     if engine not in ENGINE_TABLE.names():
         raise unknown("engine", engine, ENGINE_TABLE.names())
-    if is_plan(path):
-        artifact, certify = artifact_from_plan(path, trust), plan_certifier(PLANS_RUN_ON)
-    else:
-        artifact, certify = artifact_from_onnx(path), engine_certifier(engine)
+    artifact = artifact_from_model(path, trust)
+    certify = engine_certifier(engine_of_plan(path) or engine)
     shape = [size or 1 for size in artifact.input.shape]
     certificate = certify(artifact, EngineOptions(), {artifact.input.name: random_input(artifact, shape, 0)})
     return Group(Text(_sentence(artifact, certificate)), _kernels(certificate), *_fallbacks(certificate))

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Group
 from rich.text import Text
 
-from engines.trt.lint import ERROR, Finding
+from engines.lint import ERROR, Finding
 
 # A foreign file may violate a rule at every node, and one mend serves them all.
 SHOWN_NODES = 5

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from engines.onnx_file import artifact_from_onnx
 from harness.errors import HarnessError
 from harness.estimate import Estimate, mcnemar, paired_difference, proportion, scaled
-from harness.plan import FP32, INTEGER
+from harness.plan import FP32, INTEGER, SIMULATED, versions_of
 from harness.recipe import Recipe
-from harness.registry import NOISE_TABLE, noise_settings
+from harness.registry import NOISE_TABLE, artifact_from_model, noise_settings
 from harness.report.cells import Cell, any_failed, cells_from_store
 from harness.store import Store
 from noise.base import Change, Step, step_from_json
@@ -123,8 +122,8 @@ def mismatch_recipe(recipe: Recipe, noises: Sequence[str] = ()) -> Recipe:
         recipe: whose conditions are replaced. Engines that name a version keep it.
         noises: what to swap instead, as in a recipe.
     """
-    quantised = artifact_from_onnx(Path(recipe.model)).quantised
-    versions = (INTEGER,) if quantised else (FP32, INTEGER)
+    possible = versions_of(artifact_from_model(Path(recipe.model)))
+    versions = [version for version in possible if version != SIMULATED]
     engines = [
         name if ":" in each else f"{each}:{name}"
         for each in recipe.engines

@@ -15,20 +15,18 @@ from typing import Any
 
 from engines import ENGINES
 from engines.artifact import Artifact
-from engines.onnx_file import artifact_from_onnx
-from engines.trt.record import artifact_from_plan, is_plan
+from engines.building import engine_of_plan
 from harness.batches import Preparation
 from harness.calibrate import CalibrationJob, job_from_recipe
 from harness.conditions import Condition, Finding, NotRun, conditions_from_recipe, pipeline_from_recipe
 from harness.errors import HarnessError, unknown
 from harness.recipe import Recipe
-from harness.registry import ENGINE_TABLE, engine_opener
+from harness.registry import ENGINE_TABLE, artifact_from_model, engine_opener
 from harness.samples import SYNTHETIC, Sample, SampleSet, samples_from_data, unlabelled_from_data
 from noise.base import Pipeline
 
 # The forms in which a model runs, in the order in which losses are attributed.
 FP32, SIMULATED, INTEGER = "fp32", "simulated", "integer"
-PLANS_RUN_ON = "tensorrt"
 VERSIONS = {
     FP32: "the exported model, in floating point",
     SIMULATED: "the Q/DQ file with integer kernels switched off: quantisation alone",
@@ -102,8 +100,7 @@ def plan(recipe: Recipe) -> Plan:
     Raises:
         HarnessError, ArtifactError, EngineUnavailable: the message says what to change.
     """
-    path = Path(recipe.model)
-    artifact = artifact_from_plan(path) if is_plan(path) else artifact_from_onnx(path)
+    artifact = artifact_from_model(Path(recipe.model))
     pipeline, findings = pipeline_from_recipe(recipe, artifact)
     conditions = conditions_from_recipe(recipe.noise, recipe, pipeline)
     versions = tuple(_versions(recipe.engines, artifact))
@@ -125,10 +122,15 @@ def plan(recipe: Recipe) -> Plan:
     return replace(made, row_shape=_row_shape(made))
 
 
+def versions_of(artifact: Artifact) -> tuple[str, ...]:
+    """The forms in which a model can run: a plan has one, and a quantised file no longer the exported one."""
+    if engine_of_plan(artifact.path):
+        return (INTEGER if artifact.quantised else FP32,)
+    return tuple(version for version in VERSIONS if version != FP32 or not artifact.quantised)
+
+
 def _versions(names: Sequence[str], artifact: Artifact) -> Iterable[tuple[str, str]]:
-    possible = [version for version in VERSIONS if version != FP32 or not artifact.quantised]
-    if artifact.format == "plan":
-        possible = [INTEGER if artifact.quantised else FP32]
+    runs_on, possible = engine_of_plan(artifact.path), versions_of(artifact)
     chosen: dict[tuple[str, str], None] = {}
     for name in names:
         engine, _, version = name.partition(":")
@@ -136,10 +138,8 @@ def _versions(names: Sequence[str], artifact: Artifact) -> Iterable[tuple[str, s
             raise HarnessError(f"{engine!r} is a version, not an engine; write ENGINE:{engine}")
         if engine not in ENGINE_TABLE.names():
             raise unknown("engine", engine, ENGINE_TABLE.names())
-        if artifact.format == "plan" and engine != PLANS_RUN_ON:
-            raise HarnessError(
-                f"{artifact.path.name} is a plan; it runs on {PLANS_RUN_ON} alone: --engines {PLANS_RUN_ON}"
-            )
+        if runs_on and engine != runs_on:
+            raise HarnessError(f"{artifact.path.name} is a plan; it runs on {runs_on} alone: --engines {runs_on}")
         engine_opener(engine)  # a missing package is said now, not behind the calibration
         if version and version not in VERSIONS:
             raise unknown("version", version, VERSIONS)

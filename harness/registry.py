@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -20,9 +20,10 @@ import numpy as np
 from engines import BUILDERS, ENGINES, LINTERS
 from engines.artifact import Artifact
 from engines.base import EngineUnavailable, OpenEngine
+from engines.building import BuildPlan, ComparePlans, ReadPlan, engine_of_plan
 from engines.certificate import Certify
-from engines.trt.lint import Finding
-from engines.trt.record import BuildOptions
+from engines.lint import Lint
+from engines.onnx_file import artifact_from_onnx
 from exporters import METHODS, TARGETS, VARIANTS
 from exporters.base import Calibration, Observer, Picture, Quantisation, Source
 from exporters.int4_options import Int4Options
@@ -229,7 +230,7 @@ def engine_certifier(name: str) -> Certify:
     return cast(Certify, import_target(f"engine {name!r}", row.certify, row.extra))
 
 
-def linter(target: str) -> Callable[[Path], tuple[Finding, ...]]:
+def linter(target: str) -> Lint:
     """The function that finds what of a file does not suit a target.
 
     Raises:
@@ -237,30 +238,32 @@ def linter(target: str) -> Callable[[Path], tuple[Finding, ...]]:
     """
     if target not in LINTERS:
         raise unknown("linter", target, LINTERS)
-    return cast("Callable[[Path], tuple[Finding, ...]]", import_target(f"linter {target!r}", LINTERS[target], None))
+    return cast(Lint, import_target(f"linter {target!r}", LINTERS[target], None))
 
 
-class BuildPlan(Protocol):
-    """`engines.trt.build.plan_from_onnx`."""
+def artifact_from_model(path: Path, trust: bool = False) -> Artifact:
+    """The artifact of a plan, or of an ONNX file.
 
-    def __call__(
-        self, artifact: Artifact, path: Path, options: BuildOptions, on_step: Callable[[str, int, int], None]
-    ) -> Any: ...
+    Args:
+        trust: take a plan that is not the one its sidecar describes.
+
+    Raises:
+        ArtifactError: no such file, or one that cannot be used.
+    """
+    engine = engine_of_plan(path)
+    if engine is None:
+        return artifact_from_onnx(path)
+    return cast(ReadPlan, import_target(f"plans of {engine!r}", BUILDERS[engine].read, None))(path, trust)
 
 
 def plan_builder(engine: str) -> BuildPlan:
-    """The function that builds a plan for a row of `engines.BUILDERS`."""
+    """The function that builds plans for a row of `engines.BUILDERS`."""
     return cast(BuildPlan, _of_builder(engine, BUILDERS[engine].target))
 
 
-def plan_certifier(engine: str) -> Certify:
-    """The function that proves with which kernels a plan was built."""
-    return cast(Certify, _of_builder(engine, BUILDERS[engine].certify))
-
-
-def plan_comparison(engine: str) -> Callable[[Sequence[Path]], tuple[str, ...]]:
+def plan_comparison(engine: str) -> ComparePlans:
     """The function that names the layers for which several builds chose different kernels."""
-    return cast("Callable[[Sequence[Path]], tuple[str, ...]]", _of_builder(engine, BUILDERS[engine].compare))
+    return cast(ComparePlans, _of_builder(engine, BUILDERS[engine].compare))
 
 
 def _of_builder(engine: str, target: str) -> Any:

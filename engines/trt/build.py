@@ -6,41 +6,30 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
 from engines.artifact import Artifact, write_sidecar
 from engines.base import EngineError
+from engines.building import DEFAULT_BATCH, REUSE, BuildOptions, Built, OnStep
 from engines.cuda.device import Device, first_device
 from engines.macs import layers_from_onnx
 from engines.onnx_file import external_files
 from engines.trt import library
 from engines.trt.casting import HALVES, model_in_half
-from engines.trt.library import Log, OnStep, refusal, trt
+from engines.trt.library import Log, refusal, trt
 from engines.trt.lint import FLOAT8
 from engines.trt.qdq_graph import QdqGraph, node_name
-from engines.trt.record import DEFAULT_BATCH, REUSE, BuildOptions, PlanRecord, Station, made_by
+from engines.trt.record import PlanRecord, Station, made_by
 
 _LIMIT_BYTES = 2 << 30
 _SHOWN_ERRORS = 3
 
 
-@dataclass(frozen=True)
-class Built:
-    """A plan, and what the user should know of how it was built."""
-
-    artifact: Artifact
-    notes: tuple[str, ...]
-
-
 def plan_from_onnx(artifact: Artifact, path: Path, options: BuildOptions, on_step: OnStep) -> Built:
-    """Write ``path``, its sidecar and its timing cache. What is there stays until all of the new plan is.
-
-    Args:
-        artifact: of the ONNX file; the plan inherits its preprocessing, classes and output kind.
-        on_step: told of the builder's phases and steps, where the version reports them.
+    """An `engines.building.BuildPlan`, which writes the timing cache too.
 
     Raises:
         EngineUnavailable: there is no driver or GPU.

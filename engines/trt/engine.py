@@ -7,6 +7,7 @@ from typing import Any
 
 from engines.artifact import Artifact, ArtifactError
 from engines.base import Array, EngineError, EngineOptions, refuse_options
+from engines.building import BuildOptions
 from engines.certificate import Certificate
 from engines.cuda.device import first_device
 from engines.cuda.engine import RingEngine
@@ -15,7 +16,7 @@ from engines.trt import library
 from engines.trt.build import plan_from_onnx, station
 from engines.trt.library import trt
 from engines.trt.plan import certify_plan, engine_from_artifact
-from engines.trt.record import BuildOptions, artifact_from_plan, differences, record_from_artifact
+from engines.trt.record import artifact_from_plan, differences, record_from_artifact
 
 ENDING = ".plan"
 

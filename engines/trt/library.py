@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from engines.base import EngineError, EngineUnavailable
+from engines.building import OnStep
 from engines.trt.lint import FLOAT8
 
 try:
@@ -44,9 +45,6 @@ T = TypeVar("T")
 
 # Names of DataType that a weakly typed network can be allowed, by the flags of the builder.
 _WEAK_FLAGS = {"fp16": "FP16", "bf16": "BF16"}
-
-# Called with the name of a phase, the steps done, and all its steps.
-OnStep = Callable[[str, int, int], None]
 
 
 class Log(trt.ILogger):

@@ -7,7 +7,6 @@ Sources: NVIDIA's documentation of explicit quantisation, and the assertions in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +14,9 @@ import numpy as np
 import onnx
 
 from engines.artifact import ArtifactError
+from engines.building import engine_of_plan
+from engines.lint import ERROR, WARNING, Finding
 from engines.trt.qdq_graph import DEQUANTISE, QUANTISE, QdqGraph, graph_from_onnx, node_name
-from engines.trt.record import is_plan
-
-ERROR, WARNING = "error", "warning"
 
 # Operators with integers inside: TensorRT's parser has no importer for them.
 QOPERATORS = frozenset(
@@ -40,25 +38,6 @@ INT4_BLOCKS = (64, 128)
 FUSED_BEHIND = ("BatchNormalization", "Clip", "LeakyRelu", "Relu")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing in a file that does not suit TensorRT.
-
-    Args:
-        rule: row of `RULES`.
-        severity: "error" where TensorRT refuses the file, "warning" where it runs slower or in float.
-        node: the node's name in the file.
-        message: what was expected and what was found.
-        mend: what to do.
-    """
-
-    rule: str
-    severity: str
-    node: str
-    message: str
-    mend: str
-
-
 class Rule(NamedTuple):
     """One row: the function that finds violations as (node, message), how bad they are, and what mends them."""
 
@@ -73,7 +52,7 @@ def findings_from_onnx(path: Path) -> tuple[Finding, ...]:
     Raises:
         ArtifactError: there is no such file, or it is not ONNX.
     """
-    if is_plan(path):
+    if engine_of_plan(path) is not None:
         raise ArtifactError(f"{path} is a plan, built already; expected the ONNX file that it was built from")
     graph = graph_from_onnx(path)
     return tuple(

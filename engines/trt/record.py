@@ -7,7 +7,6 @@ it is an `engines.artifact.Artifact` as that is. Nothing here needs TensorRT.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,71 +14,10 @@ from typing import Any
 
 from engines.artifact import Artifact, ArtifactError, TensorSpec, read_sidecar, sidecar_path
 from engines.base import EngineError
+from engines.building import AMPERE_PLUS, NONE, BuildOptions
 from engines.macs import Layer
 
-# How a layer without Q/DQ computes. In "tf32" the products of float layers may be rounded to 10 bits.
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
-NONE, SAME_COMPUTE_CAPABILITY, AMPERE_PLUS = "none", "same-compute-capability", "ampere-plus"
-HARDWARE = (NONE, SAME_COMPUTE_CAPABILITY, AMPERE_PLUS)
-REUSE, FRESH = "reuse", "fresh"
-TIMING_CACHES = (REUSE, FRESH)
-DEFAULT_BATCH = (1, 8, 64)
-LEVELS = range(6)
-PLAN_ENDINGS = (".plan", ".engine")
-
 _AMPERE = 8
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """How a plan is built.
-
-    Args:
-        precision: of the layers without Q/DQ, one of `PRECISIONS`.
-        batch: smallest, likeliest and largest batch of a model that takes any; ``None`` for `DEFAULT_BATCH`.
-        workspace_mib: limit of the memory that a layer may use while it runs; ``None`` for all of the GPU's.
-        level: how long the builder searches, 0 to 5.
-        version_compatible: whether newer versions of TensorRT may run the plan.
-        hardware: one of `HARDWARE`: which other GPUs may.
-        external_tactics: whether kernels of cuBLAS and cuDNN are tried, where the version has them.
-        timing_cache: "reuse" the times that an earlier build kept beside the plan, or start with a "fresh" cache.
-
-    Raises:
-        EngineError: a value is none of these.
-    """
-
-    precision: str = "fp32"
-    batch: tuple[int, int, int] | None = None
-    workspace_mib: int | None = None
-    level: int = 3
-    version_compatible: bool = False
-    hardware: str = NONE
-    external_tactics: bool = True
-    timing_cache: str = REUSE
-
-    def __post_init__(self) -> None:
-        for name, known in (
-            ("precision", PRECISIONS),
-            ("hardware", HARDWARE),
-            ("level", LEVELS),
-            ("timing_cache", TIMING_CACHES),
-        ):
-            if getattr(self, name) not in known:
-                raise EngineError(f"{name}: expected one of {', '.join(map(str, known))}; got {getattr(self, name)!r}")
-        if self.batch is not None and not 1 <= self.batch[0] <= self.batch[1] <= self.batch[2]:
-            raise EngineError(f"batch: expected 1 <= smallest <= likeliest <= largest; got {self.batch}")
-        if self.batch is not None and 1 < self.batch[0] < self.batch[2]:
-            raise EngineError(
-                f"batch: expected 1 as the smallest, or three times the same; got {self.batch}. The last batch of "
-                f"a run may be a single picture: it is filled up for a plan of one size, not for one of several"
-            )
-        if self.workspace_mib is not None and self.workspace_mib < 1:
-            raise EngineError(f"workspace_mib: expected at least 1; got {self.workspace_mib}")
-
-    @property
-    def digest(self) -> str:
-        """Eight digits that tell these options from others."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -171,11 +109,6 @@ def _record(stored: Any) -> PlanRecord:
             "layers": tuple(Layer(**layer) for layer in stored["layers"]),
         }
     )
-
-
-def is_plan(path: Path) -> bool:
-    """Whether a model file is a plan, by its ending or its sidecar."""
-    return path.suffix in PLAN_ENDINGS or read_sidecar(path).get("format") == "plan"
 
 
 def artifact_from_plan(path: Path, trust: bool = False) -> Artifact:

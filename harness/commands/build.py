@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from engines import BUILDERS
+from engines import BUILDERS, ENGINES, LINTERS
+from engines.building import DEFAULT_BATCH, FRESH, HARDWARE, PRECISIONS, REUSE, TIMING_CACHES, BuildOptions
+from engines.lint import ERROR
 from engines.onnx_file import artifact_from_onnx
-from engines.trt.lint import ERROR
-from engines.trt.record import DEFAULT_BATCH, FRESH, HARDWARE, PRECISIONS, REUSE, TIMING_CACHES, BuildOptions
 from harness.commands.files import check_output
 from harness.errors import HarnessError, unknown
 from harness.inspection import inspection_report
@@ -29,9 +29,11 @@ SHOWN_NOTES = 5
 def add(commands: Commands) -> None:
     """Describe the command."""
     build = commands.add_parser("build", help="an ONNX file becomes a plan for the GPU of this machine")
-    build.add_argument("model", metavar="MODEL", help="an ONNX file: float, or quantised --for tensorrt")
+    build.add_argument("model", metavar="MODEL", help="an ONNX file: float, or quantised for the engine")
     build.add_argument("-o", "--output", metavar="FILE", required=True, help="the plan; FILE.json says what it is")
-    build.add_argument("--engine", default="tensorrt", help=f"one of {', '.join(BUILDERS)}; default: %(default)s")
+    build.add_argument(
+        "--engine", default=next(iter(BUILDERS)), help=f"one of {', '.join(BUILDERS)}; default: %(default)s"
+    )
     build.add_argument(
         "--precision",
         default=PRECISIONS[0],
@@ -104,12 +106,13 @@ def _build(options: argparse.Namespace, console: Console) -> int:
             f"--replicates {options.replicates} needs --timing-cache {FRESH}: builds that reuse one another's times "
             f"choose the same kernels, and say nothing of the spread"
         )
-    findings = linter(options.engine)(model)
+    target = ENGINES[options.engine].quantised_for
+    findings = linter(target)(model) if target in LINTERS else ()
     check_output(options.output, Recipe(model=options.model, data=""))
     if findings:
-        console.print(lint_report(model, options.engine, findings))
+        console.print(lint_report(model, target, findings))
     if any(finding.severity == ERROR for finding in findings):
-        raise HarnessError(f"{model} does not suit {options.engine}; see the errors above")
+        raise HarnessError(f"{model} does not suit {target}; see the errors above")
     build = plan_builder(options.engine)
     plans = replicates(plan, options.replicates)
     for path in plans:
@@ -118,7 +121,7 @@ def _build(options: argparse.Namespace, console: Console) -> int:
         for note in built.notes[:SHOWN_NOTES]:
             console.print(f"note: {note}", style="yellow", markup=False)
         if len(built.notes) > SHOWN_NOTES:
-            console.print(f"and {len(built.notes) - SHOWN_NOTES} more warnings of TensorRT", style="yellow")
+            console.print(f"and {len(built.notes) - SHOWN_NOTES} more warnings", style="yellow")
         console.print(f"{path.resolve()}: {built.artifact.made_by['tool']}", markup=False)
         console.print(inspection_report(path, options.engine))
     if len(plans) > 1:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from engines import LINTERS
-from engines.trt.lint import ERROR
+from engines.lint import ERROR
 from harness.inspection import inspection_report
 from harness.lint_report import lint_report
 from harness.registry import linter

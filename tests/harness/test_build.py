@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import builtins
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from engines.artifact import Artifact
+from engines import BUILDERS, ENGINES, Builder, Entry
+from engines.artifact import FORMATS, Artifact, write_sidecar
+from engines.base import Array, EngineOptions
+from engines.building import BuildOptions, Built, OnStep
+from engines.certificate import Certificate, layer_proof
+from engines.macs import layers_from_onnx
+from engines.onnx_file import artifact_from_onnx
 from engines.trt.record import artifact_from_plan, record_from_artifact
 from harness.cli import main
 from harness.commands.build import replicates
+from harness.errors import HarnessError
+from harness.mismatch import mismatch_recipe
+from harness.plan import plan
 from harness.progress import Progress
+from harness.recipe import Recipe
 from tests.engines.trt.conftest import DEVICE, Install, forget, install, quantised
 from tests.engines.trt.double import Behaviour
 from tests.engines.trt.test_lint import with_float_residual, with_zero_point
@@ -187,6 +199,52 @@ def test_builds_that_differ_are_told_by_their_layers(
 def test_a_plan_is_not_written_over_its_source(quantised: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(quantised.path), "-o", str(quantised.path)]) == 2
     assert "is the model itself" in capsys.readouterr().err
+
+
+# A second builder: its plan is the model's own bytes under another name, and runs on the double of an engine.
+
+
+def press(artifact: Artifact, path: Path, options: BuildOptions, on_step: OnStep) -> Built:
+    on_step("Pressing", 1, 1)
+    path.write_bytes(artifact.path.read_bytes())
+    pressed = replace(artifact, path=path, format="pressed", made_by={"tool": f"a press, {options.precision}"})
+    write_sidecar(pressed)
+    return Built(pressed, ())
+
+
+def read_pressed(path: Path, trust: bool = False) -> Artifact:
+    del trust
+    copy = path.with_name(f"{path.name}.onnx")
+    copy.write_bytes(path.read_bytes())
+    return replace(artifact_from_onnx(copy), path=path, format="pressed")
+
+
+def certify_pressed(artifact: Artifact, options: EngineOptions, feeds: Mapping[str, Array]) -> Certificate:
+    del options, feeds
+    evidence = {"runtime": "a press", "provider": "paper", "kernel_class": "flat"}
+    return Certificate(tuple(layer_proof(each, None, (), "") for each in layers_from_onnx(artifact.path)), {}, evidence)
+
+
+def test_second_builder_is_a_row_and_nothing_else(
+    quantised: Artifact, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], small: Recipe
+) -> None:
+    certify = f"{__name__}:certify_pressed"
+    row = Entry("tests.harness.doubles:DoubleEngine", "a double", "cpu", certify, "ort-cpu", simulates=False)
+    how = Builder(f"{__name__}:press", f"{__name__}:read_pressed", "none:none", "cpu", "pressed", (".pressed",))
+    monkeypatch.setitem(ENGINES, "press", row)
+    monkeypatch.setitem(BUILDERS, "press", how)
+    monkeypatch.setattr("engines.artifact.FORMATS", (*FORMATS, "pressed"))
+    pressed = quantised.path.with_name("m.pressed")
+    assert main(["build", str(quantised.path), "--engine", "press", "-o", str(pressed)]) == 0
+    assert f"{pressed.resolve()}: a press, fp32" in capsys.readouterr().out
+    assert main(["inspect", str(pressed)]) == 0
+    assert "(a press, paper, flat)" in capsys.readouterr().out
+    with pytest.raises(HarnessError, match=r"m\.pressed is a plan; it runs on press alone: --engines press"):
+        plan(replace(small, model=str(pressed), engines=("tensorrt",)))
+    source, path = artifact_from_onnx(Path(small.model)), quantised.path.with_name("demo.pressed")
+    recipe = replace(small, model=str(press(source, path, BuildOptions(), print).artifact.path), engines=("press",))
+    assert plan(recipe).versions == (("press", "fp32"),)
+    assert mismatch_recipe(recipe).engines == ("press:fp32",)
 
 
 def test_phases_have_bars_on_a_terminal_only() -> None:

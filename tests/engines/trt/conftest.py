@@ -17,9 +17,9 @@ from onnx import TensorProto, helper
 
 import engines.trt
 from engines.artifact import Artifact, write_sidecar
+from engines.building import BuildOptions
 from engines.cuda.device import Device
 from engines.onnx_file import artifact_from_onnx
-from engines.trt.record import BuildOptions
 from tests.engines.trt.double import Behaviour, tensorrt_double
 from tests.engines.trt.draft import CHANNELS, Draft
 

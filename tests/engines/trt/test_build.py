@@ -14,9 +14,10 @@ from onnx import TensorProto, helper
 
 from engines.artifact import Artifact, read_sidecar, sha256_of
 from engines.base import EngineError
+from engines.building import BuildOptions
 from engines.cuda.device import Device
 from engines.onnx_file import artifact_from_onnx
-from engines.trt.record import BuildOptions, artifact_from_plan, record_from_artifact
+from engines.trt.record import artifact_from_plan, record_from_artifact
 from tests.engines.tiny import Shape, tiny_artifact
 from tests.engines.trt.conftest import DEVICE, Install, build, module
 from tests.engines.trt.double import CACHE_MAGIC, VERSIONS, Behaviour

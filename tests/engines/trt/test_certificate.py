@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from engines.base import EngineError
+from engines.building import BuildOptions
 from engines.certificate import Certificate
 from engines.macs import Layer
 from engines.trt.certificate import certificate_from_inspector, changed_kernels, layers_from_inspector
-from engines.trt.record import BuildOptions, PlanRecord, Station
+from engines.trt.record import PlanRecord, Station
 
 FOLDER = Path(__file__).parent / "inspector"
 

@@ -11,7 +11,8 @@ import pytest
 
 from engines.artifact import Artifact, ArtifactError
 from engines.base import Engine, EngineError, EngineOptions, call
-from engines.trt.record import BuildOptions, artifact_from_plan
+from engines.building import BuildOptions
+from engines.trt.record import artifact_from_plan
 from tests.engines import conformance
 from tests.engines.cuda.lazy import LazyCuda
 from tests.engines.trt.conftest import DEVICE, Install, build, module

@@ -15,8 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from engines.artifact import Artifact, ArtifactError
+from engines.lint import ERROR, WARNING, Finding
 from engines.onnx_file import artifact_from_onnx
-from engines.trt.lint import ERROR, RULES, WARNING, Finding, findings_from_onnx
+from engines.trt.lint import RULES, findings_from_onnx
 from exporters.base import Calibration, Quantisation, Source
 from exporters.calibration import calibrate
 from exporters.int4 import int4_weights

@@ -13,8 +13,9 @@ import pytest
 
 from engines.artifact import Artifact, ArtifactError
 from engines.base import EngineError, EngineOptions
+from engines.building import BuildOptions
 from engines.cuda.device import Device
-from engines.trt.record import BuildOptions, PlanRecord, Station, artifact_from_plan, differences
+from engines.trt.record import PlanRecord, Station, artifact_from_plan, differences
 from tests.engines.trt.conftest import DEVICE, Install, build, module
 from tests.engines.trt.double import MAGIC, VERSIONS, Behaviour
 
