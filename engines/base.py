@@ -57,6 +57,18 @@ class PageLocking(Protocol):
         """
 
 
+@runtime_checkable
+class Piecewise(Protocol):
+    """What an engine offers that has a largest batch.
+
+    Attributes:
+        most_rows: the largest batch that it runs in one piece, or ``None``. It takes larger ones too, and cuts them.
+    """
+
+    @property
+    def most_rows(self) -> int | None: ...
+
+
 # From the graph as it is in the file to everything that the runtime knows.
 OPTIMISATIONS = ("disabled", "basic", "extended", "all")
 

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from typing import Any
@@ -31,7 +31,6 @@ from harness.meter import usable_cores
 from harness.plan import Plan
 from harness.prepare import Contender
 from harness.progress import Progress
-from harness.registry import engine_opener
 from harness.samples import Sample
 
 NOT_DEPLOYED = "sensor"  # the stage whose time does not count
@@ -152,29 +151,27 @@ class _Client:
 
 
 def bench(made: Plan, contenders: Sequence[Contender], load: Load, progress: Progress) -> list[Measurement]:
-    """Every scenario under every condition with every version, and with an engine that does nothing."""
+    """Every scenario under every condition with every version, and with an engine that does nothing.
+
+    Raises:
+        EngineError: a version cannot be opened, or takes no batch of the load's size; nothing was measured.
+    """
     cv2.setNumThreads(1)
     keep_freed_memory()
-    everyone: list[Contender | None] = [*contenders, None]
     measured = []
-    total = len(SCENARIOS) * len(made.distinct) * len(everyone)
-    with progress.task("bench", total=total) as advance:
-        for contender in everyone:
-            with closing(_engine(made, contender)) as engine:
-                for index, condition in enumerate(made.distinct):
-                    for name, scenario in SCENARIOS.items():
-                        judge = _Bench(made, engine, index, load)
-                        result = scenario(judge)
-                        who = contender.name if contender else PREPARATION
-                        measured.append(result.named(name, condition.name, who))
-                        advance()
+    total = len(SCENARIOS) * len(made.distinct) * (len(contenders) + 1)
+    rows = made.artifact.fixed_batch or load.streams
+    with ExitStack() as opened, progress.task("bench", total=total) as advance:
+        # All of them first: what one refuses is said before another was measured.
+        engines = {each.name: opened.enter_context(closing(each.open(rows))) for each in contenders}
+        engines[PREPARATION] = NullEngine(made.artifact)
+        for who, engine in engines.items():
+            for index, condition in enumerate(made.distinct):
+                for name, scenario in SCENARIOS.items():
+                    result = scenario(_Bench(made, engine, index, load))
+                    measured.append(result.named(name, condition.name, who))
+                    advance()
     return measured
-
-
-def _engine(made: Plan, contender: Contender | None) -> Engine:
-    if contender is None:
-        return NullEngine(made.artifact)
-    return engine_opener(contender.engine)(contender.artifact, contender.options)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from harness.conditions import Finding
 from harness.plan import FP32, INTEGER, SIMULATED, Plan
 from harness.prepare import Contender
 from harness.preprocess import compile_tree
-from harness.registry import engine_certifier, engine_opener
+from harness.registry import engine_certifier
 from harness.samples import Sample
 from noise.base import Pipeline
 from noise.presets import NORMALISATIONS, pipeline_from_preset
@@ -32,7 +32,7 @@ Batch = npt.NDArray[np.float32]
 
 def facts(contender: Contender) -> dict[str, Any]:
     """What the live engine says that it is."""
-    with closing(_open(contender)) as engine:
+    with closing(contender.open()) as engine:
         return engine.facts()
 
 
@@ -64,7 +64,7 @@ def check_contenders(made: Plan, contenders: Sequence[Contender]) -> list[Findin
     batch, _ = _batch(made.pipeline, made, PICTURES)
     findings = []
     for contender in contenders:
-        with closing(_open(contender)) as engine:
+        with closing(contender.open()) as engine:
             findings += _check(contender, engine, batch)
     return findings
 
@@ -152,7 +152,7 @@ def check_presets(made: Plan, contenders: Sequence[Contender]) -> list[Finding]:
     contender = next((each for each in contenders if each.version == FP32), contenders[0])
     right: dict[str, int] = {}
     pictures = 0
-    with closing(_open(contender)) as engine:
+    with closing(contender.open()) as engine:
         for name in NORMALISATIONS:
             pipeline = pipeline_from_preset(name, size=made.artifact.size[0], layout=made.artifact.layout)
             batch, labels = _batch(pipeline, made, PRESET_PICTURES)
@@ -166,10 +166,6 @@ def check_presets(made: Plan, contenders: Sequence[Contender]) -> list[Finding]:
         f"which was assumed, {right['imagenet']}; repeat with --preprocess {best}"
     )
     return [Finding("preset", "warning", text)]
-
-
-def _open(contender: Contender) -> Engine:
-    return engine_opener(contender.engine)(contender.artifact, contender.options)
 
 
 def _answers(contender: Contender, engine: Engine, batch: Batch, size: int) -> Batch:

@@ -23,7 +23,6 @@ from harness.bench import WARM_UP, Load, Measurement, percentile
 from harness.inspection import random_input
 from harness.prepare import Contender
 from harness.progress import Progress
-from harness.registry import engine_opener
 
 SCENARIO, CONDITION = "device", "random input"
 QUANTILES = (0.50, 0.90, 0.99)
@@ -31,14 +30,7 @@ QUANTILES = (0.50, 0.90, 0.99)
 
 @runtime_checkable
 class DeviceTimed(Protocol):
-    """What an engine offers that knows what its batches took on the device.
-
-    Attributes:
-        most_rows: the largest batch that is not cut, or ``None``.
-    """
-
-    @property
-    def most_rows(self) -> int | None: ...
+    """What an engine offers that knows what its batches took on the device."""
 
     def take_stages(self) -> list[Stages]:
         """What every batch took since the last call."""
@@ -89,7 +81,7 @@ def device_bench(contenders: Sequence[Contender], load: Load, progress: Progress
     measured: list[Measurement] = []
     with progress.task("device", total=len(contenders)) as advance:
         for contender in contenders:
-            with closing(engine_opener(contender.engine)(contender.artifact, contender.options)) as engine:
+            with closing(contender.open(_pictures(contender.artifact, load))) as engine:
                 if isinstance(engine, DeviceTimed):
                     measured += _rows(contender.name, observe(engine, contender.artifact, load))
             advance()
@@ -99,14 +91,11 @@ def device_bench(contenders: Sequence[Contender], load: Load, progress: Progress
 def observe(engine: Engine, artifact: Artifact, load: Load) -> Observed:
     """Call an engine from as many threads as it has slots, for the time of the load.
 
-    A call has the pictures of the load, but never more than the engine takes in one piece: of a batch that is cut the
-    times on the device would be those of the pieces, and the time of the call that of all.
-
     Raises:
         EngineError: it fails.
     """
     assert isinstance(engine, DeviceTimed)
-    pictures = artifact.fixed_batch or min(load.streams, engine.most_rows or load.streams)
+    pictures = _pictures(artifact, load)
     memory = np.zeros((SLOTS, _nbytes(artifact, pictures)), np.uint8)
     if isinstance(engine, PageLocking):
         engine.page_lock(memory)
@@ -153,6 +142,10 @@ def _rows(who: str, seen: Observed) -> list[Measurement]:
         Measurement(SCENARIO, CONDITION, who, metric, value, low, high, len(seen.calls_ms), median, compute)
         for metric, (value, low, high) in seen.numbers().items()
     ]
+
+
+def _pictures(artifact: Artifact, load: Load) -> int:
+    return artifact.fixed_batch or load.streams
 
 
 def _nbytes(artifact: Artifact, pictures: int) -> int:

@@ -21,7 +21,6 @@ from harness.meter import Meter
 from harness.plan import FP32, SIMULATED, Plan
 from harness.prepare import Contender
 from harness.record import Outputs, Record, logit_distances, scores
-from harness.registry import engine_opener
 
 # A record and where it belongs in its bundle: position of the picture, condition, contender.
 Placed = tuple[tuple[int, int, int], Record]
@@ -67,7 +66,7 @@ class Line:
         self._engines: list[Engine] = []
         self._locks = [threading.Lock() for _ in contenders]
         for contender in contenders:
-            self._engines.append(engine_opener(contender.engine)(contender.artifact, contender.options))
+            self._engines.append(contender.open(self._batch))
 
     def close(self) -> None:
         """Close every engine."""

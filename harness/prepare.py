@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engines import ENGINES
 from engines.artifact import Artifact, ArtifactError
-from engines.base import EngineOptions
+from engines.base import Engine, EngineError, EngineOptions, Piecewise
 from engines.onnx_file import artifact_from_onnx
 from exporters.base import Calibration, ExportError, made_from, read_calibration, write_calibration
 from harness.calibrate import CalibrationJob, calibration_from_job
@@ -17,7 +17,7 @@ from harness.conditions import Condition
 from harness.plan import FP32, SIMULATED, Plan
 from harness.progress import Progress
 from harness.recipe import options_from_recipe, quantisation_from_recipe
-from harness.registry import qdq_writer, quantisation_target
+from harness.registry import engine_opener, qdq_writer, quantisation_target
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,25 @@ class Contender:
     def name(self) -> str:
         """``ENGINE:VERSION``."""
         return f"{self.engine}:{self.version}"
+
+    def open(self, rows: int = 1) -> Engine:
+        """Its engine, which who asked closes.
+
+        Args:
+            rows: in a batch that is to be measured.
+
+        Raises:
+            EngineError: it cannot be opened, or would cut such a batch, so that no time would be that of a batch.
+        """
+        engine = engine_opener(self.engine)(self.artifact, self.options)
+        most = engine.most_rows if isinstance(engine, Piecewise) else None
+        if most is not None and rows > most:
+            engine.close()
+            raise EngineError(
+                f"{self.name} takes {most} pictures at once, got {rows}: choose a --batch (of bench: --streams) of "
+                f"{most} or less, or build a plan for {rows} with qharness build --batch and give that as the model"
+            )
+        return engine
 
     def cell_key(self, condition: Condition, seed: int) -> str:
         """16 hexadecimal digits that name what runs in one cell, whatever it is called."""

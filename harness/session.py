@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -17,7 +18,7 @@ from harness.checks import certificates, check_contenders, check_presets, check_
 from harness.conditions import Finding
 from harness.environment import environment
 from harness.errors import HarnessError
-from harness.extent import Extent, Shard
+from harness.extent import WHOLE, Extent, Shard
 from harness.plan import Plan, plan
 from harness.prepare import Contender, prepare
 from harness.progress import Progress
@@ -45,10 +46,7 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress, exte
     extent = extent or Extent()
     made = plan(recipe)
     extent.check(grid_from_plan(made))
-    store = Store(folder)
-    store.create()
-    with store.locked():
-        _keep_recipe(store, recipe)  # first of all: by its recipe a folder is known as a run
+    with locked_store(recipe, folder) as store:
         extent.claim(store)
         changed = extent.other_rules(store)
         if changed:
@@ -73,7 +71,21 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress, exte
     return report
 
 
-def default_folder(recipe: Recipe, shard: Shard) -> Path:
+@contextmanager
+def locked_store(recipe: Recipe, folder: Path) -> Iterator[Store]:
+    """The folder of a run to oneself, known as one by its recipe.
+
+    Raises:
+        HarnessError: it holds something else, or another process is at work there.
+    """
+    store = Store(folder)
+    store.create()
+    with store.locked():
+        _keep_recipe(store, recipe)
+        yield store
+
+
+def default_folder(recipe: Recipe, shard: Shard = WHOLE) -> Path:
     """Where a run goes that was given no folder: the same recipe always finds its own run again."""
     text = json.dumps(asdict(recipe), sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

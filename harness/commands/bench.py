@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -15,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.bench import PREPARATION, Load, Measurement, bench
-from harness.commands.options import add_recipe, recipe_from_options
+from harness.commands.options import add_output, add_recipe, recipe_from_options
 from harness.device_timing import device_bench
 from harness.plan import plan
 from harness.prepare import prepare
 from harness.progress import Progress
+from harness.session import default_folder, locked_store
 
 if TYPE_CHECKING:
     from harness.commands.options import Commands
@@ -34,6 +34,7 @@ def add(commands: Commands) -> None:
     """Describe the command."""
     command = commands.add_parser("bench", help="latency and throughput as deployed, in the scenarios of MLPerf")
     add_recipe(command)
+    add_output(command)
     default = Load()
     command.add_argument(
         "--seconds", type=float, default=default.seconds, metavar="S", help="for each number; default: %(default)s"
@@ -55,12 +56,12 @@ def add(commands: Commands) -> None:
 def _bench(options: argparse.Namespace, console: Console) -> int:
     load = Load(options.seconds, options.streams, options.callers)
     recipe = recipe_from_options(options)
-    if options.noise is None and Path(options.target).suffix != ".toml":
-        recipe = replace(recipe, noise=("clean",))
-    made = plan(recipe)
+    clean = options.noise is None and Path(options.target).suffix != ".toml"
+    made = plan(replace(recipe, noise=("clean",)) if clean else recipe)
     progress = Progress()
-    with tempfile.TemporaryDirectory() as folder:
-        contenders = prepare(made, Path(folder), progress)
+    # Where a run of this recipe is: what is measured here is what runs there, and is quantised and built once.
+    with locked_store(recipe, Path(options.output) if options.output else default_folder(recipe)) as store:
+        contenders = prepare(made, store.artifacts, progress)
         measured = bench(made, contenders, load, progress)
         on_device = device_bench(contenders, load, progress)
     if options.json:

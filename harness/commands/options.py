@@ -64,6 +64,11 @@ def add_quantisation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-float", type=names, metavar="PATTERNS", help="nodes that stay in float: 'fc*,conv1'")
 
 
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Where the run is, with its quantised files and plans."""
+    parser.add_argument("-o", "--output", metavar="RUN", help="the run's folder; default: qharness-runs/...")
+
+
 def add_speed(parser: argparse.ArgumentParser) -> None:
     """How fast, which changes no result."""
     parser.add_argument("--workers", type=int, metavar="N", help="processes that prepare pictures, 0 for none")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from harness.commands.options import add_recipe, add_speed, recipe_from_options, speed_from_options
+from harness.commands.options import add_output, add_recipe, add_speed, recipe_from_options, speed_from_options
 from harness.cost import cost_of, cost_report
 from harness.demo.embedded import demo_recipe
 from harness.errors import HarnessError, NothingToMeasure
@@ -38,13 +38,13 @@ EVERYTHING = Extent()
 def add(commands: Commands) -> None:
     """Describe the commands."""
     demo = commands.add_parser("demo", help="the whole line on the embedded network and pictures")
-    _add_output(demo)
+    add_output(demo)
     add_speed(demo)
     demo.set_defaults(command=_demo, resumes=True)
 
     run = commands.add_parser("run", help="measure a model; continues where an earlier run stopped")
     add_recipe(run)
-    _add_output(run)
+    add_output(run)
     add_speed(run)
     forms = "; ".join(f"{form}: {meaning}" for form, meaning in FORMS.items())
     run.add_argument("--until", metavar="RULE", help=f"stop when enough is known, such as ci<0.5. {forms}")
@@ -62,10 +62,6 @@ def add(commands: Commands) -> None:
     add_recipe(planned)
     add_speed(planned)
     planned.set_defaults(command=_plan)
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", metavar="RUN", help="the run's folder; default: qharness-runs/...")
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:

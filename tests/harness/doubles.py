@@ -40,6 +40,12 @@ class DoubleEngine:
         pass
 
 
+class Narrow(DoubleEngine):
+    """Takes two pictures in one piece, and cuts what is larger."""
+
+    most_rows = 2
+
+
 class Fragile(DoubleEngine):
     """Refuses any batch with a bright picture in it."""
 

@@ -9,14 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engines import ENGINES, Entry
+from engines.base import EngineError
 from harness.bench import PREPARATION, SCENARIOS, Load, bench, percentile
 from harness.cli import main
 from harness.demo.embedded import demo_recipe
+from harness.device_timing import device_bench
 from harness.errors import HarnessError
 from harness.plan import plan
 from harness.prepare import prepare
 from harness.progress import Progress
 from harness.recipe import Recipe
+from harness.session import execute
+from harness.speed import Speed
+from harness.store import Store
+from tests.harness import doubles
 
 
 def test_every_scenario_under_every_condition_with_every_version(small: Recipe, tmp_path: Path) -> None:
@@ -65,7 +72,50 @@ def test_a_load_that_is_none_is_refused(load: dict[str, int]) -> None:
         Load(**load)
 
 
-def test_the_command_prints_what_it_measured(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def narrow(small: Recipe, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """A recipe with an engine that takes two pictures at once, the last of three."""
+    certify = "engines.ort_certificate:certify_cpu"
+    monkeypatch.setitem(ENGINES, "narrow", Entry("tests.harness.doubles:Narrow", "a double", "cpu", certify, "ort-cpu"))
+    monkeypatch.setitem(ENGINES, "wide", Entry("tests.harness.doubles:DoubleEngine", "a double", "cpu", certify, ""))
+    doubles.calls.clear()
+    return replace(small, noise=("clean",), engines=("wide:fp32", "narrow:fp32"))
+
+
+def test_batch_that_an_engine_would_cut_is_refused_before_anything_is_measured(narrow: Recipe, tmp_path: Path) -> None:
+    made = plan(narrow)
+    contenders = prepare(made, tmp_path, Progress())
+    said = r"narrow:fp32 takes 2 pictures at once, got 3: choose a --batch \(of bench: --streams\) of 2 or less"
+    with pytest.raises(EngineError, match=said):
+        bench(made, contenders, Load(seconds=0.1, streams=3), Progress())
+    with pytest.raises(EngineError, match=said):
+        device_bench(contenders, Load(seconds=0.1, streams=3), Progress())
+    assert not doubles.calls
+    assert bench(made, contenders, Load(seconds=0.1, streams=2), Progress())
+    with pytest.raises(EngineError, match=said):
+        execute(narrow, tmp_path / "run", Speed(batch=3), Progress())
+    assert not Store(tmp_path / "run").parts()
+    execute(narrow, tmp_path / "run", Speed(batch=2), Progress())
+    assert Store(tmp_path / "run").parts()
+
+
+def test_what_bench_quantised_is_kept_where_the_run_is(
+    small: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [small.model, "--data", small.data, "--engines", "ort-cpu:integer"]
+    assert main(["bench", *words, "--seconds", "0.1"]) == 0
+    (file,) = (tmp_path / "qharness-runs").glob("*/artifacts/*.int8.*.onnx")
+    written = file.stat().st_mtime_ns
+    assert main(["bench", *words, "--seconds", "0.1"]) == 0
+    assert main(["run", *words, "--workers", "0"]) == 0
+    assert [each.stat().st_mtime_ns for each in (tmp_path / "qharness-runs").glob("*/artifacts/*.onnx")] == [written]
+
+
+def test_the_command_prints_what_it_measured(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     demo = demo_recipe()
     common = ["bench", demo.model, "--data", demo.data, "--engines", "ort-cpu:fp32", "--seconds", "0.2"]
     assert main(common) == 0

@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 
 from engines import ENGINES, Entry
-from engines.artifact import Artifact
 from engines.base import EngineError, EngineOptions
 from engines.cuda.engine import RingEngine
 from engines.cuda.ring import SLOTS, Stages
-from engines.cuda.transfers import Bytes, Transfers
+from engines.cuda.transfers import Bytes
 from engines.ort import open_cpu
 from harness.bench import Load
 from harness.cli import main
 from harness.demo.embedded import demo_recipe
 from harness.device_timing import DeviceTimed, Observed, observe
-from tests.engines.cuda.lazy import LazyCuda, LazyStream
+from tests.engines.cuda.lazy import LazyCuda
 from tests.engines.test_ort_network import Deferred
 from tests.engines.tiny import SIZE, tiny_artifact
 
@@ -73,21 +72,6 @@ def test_calls_are_made_from_page_locked_memory_and_every_batch_is_counted(tmp_p
     assert (seen.pictures, seen.nbytes) == (2, 2 * 3 * SIZE * SIZE * 4)
     assert seen.wall_s >= 0.3
     assert min(each.compute_ms for each in seen.stages) > 0
-
-
-def test_no_batch_is_larger_than_the_engine_takes_in_one_piece(tmp_path: Path) -> None:
-    artifact = tiny_artifact(tmp_path)
-
-    class Small(Deferred):
-        def __init__(self, artifact: Artifact, cuda: Transfers, stream: LazyStream) -> None:
-            super().__init__(artifact, cuda, stream)
-            self.most_rows = 3
-
-    engine = RingEngine(artifact, LazyCuda(), lambda transfers, stream: Small(artifact, transfers, stream))
-    with closing(engine):
-        seen = observe(engine, artifact, Load(seconds=0.2, streams=8))
-    assert seen.pictures == 3
-    assert len(seen.stages) == len(seen.calls_ms) > 0
 
 
 def test_engine_that_fails_in_a_thread_fails_the_measurement(tmp_path: Path) -> None:
@@ -141,6 +125,7 @@ def test_bench_shows_a_table_of_the_device(
     certify = "engines.ort_certificate:certify_cpu"
     row = Entry("tests.harness.test_page_lock:open_noting", "a double", "cpu", certify, "ort-cpu")
     monkeypatch.setitem(ENGINES, "ring", row)
+    monkeypatch.chdir(tmp_path)
     recipe = demo_recipe()
     words = ["bench", recipe.model, "--data", recipe.data, "--engines", "ring:fp32,ort-cpu:fp32", "--seconds", "0.1"]
     assert main(words) == 0
