@@ -59,13 +59,20 @@ class OrtNetwork:
         artifact: the model.
         options: how to open it.
         providers: the first is to run it; with ``user_compute_stream`` among its options.
+        batch: smallest, likeliest and largest batch that the provider builds for; ``None`` where it takes any.
         device: where the ring's memory is, in ONNX Runtime's word.
     """
 
     def __init__(
-        self, artifact: Artifact, options: EngineOptions, providers: tuple[Provider, ...], device: str = "cuda"
+        self,
+        artifact: Artifact,
+        options: EngineOptions,
+        providers: tuple[Provider, ...],
+        batch: tuple[int, int, int] | None = None,
+        device: str = "cuda",
     ) -> None:
-        self.most_rows: int | None = None
+        self.most_rows: int | None = None if batch is None else batch[2]
+        self._batch = batch
         self._artifact, self._device = artifact, device
         settings = session_options(options, artifact.session_config)
         self._session: ort.InferenceSession | None = session_on(str(artifact.path), settings, providers)
@@ -86,7 +93,8 @@ class OrtNetwork:
 
     def facts(self) -> dict[str, Any]:
         """See `Network.facts`."""
-        return live_facts(self._open())
+        built_for = {} if self._batch is None else {"batch": list(self._batch)}
+        return {**live_facts(self._open()), **built_for}
 
     def close(self) -> None:
         """See `Network.close`."""

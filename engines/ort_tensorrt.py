@@ -12,13 +12,14 @@ import onnxruntime as ort
 
 from engines.artifact import Artifact
 from engines.base import Array, EngineOptions, EngineUnavailable, refuse_options
+from engines.building import DEFAULT_BATCH
 from engines.certificate import Certificate, layer_proof
 from engines.cuda.engine import RingEngine
 from engines.cuda.transfers import Stream, Transfers, transfers_named
 from engines.macs import layers_from_onnx
 from engines.ort_network import OrtNetwork, on_stream
 from engines.trt.presence import provider_sonames
-from engines.trt.provider import load_libraries
+from engines.trt.provider import load_libraries, profile_options
 
 TENSORRT = "TensorrtExecutionProvider"
 
@@ -47,8 +48,8 @@ def certify_tensorrt(artifact: Artifact, options: EngineOptions, feeds: Mapping[
 def open_tensorrt(artifact: Artifact, options: EngineOptions) -> RingEngine:
     """An engine on ONNX Runtime's TensorRT provider.
 
-    It builds when it is opened where the batch is fixed; else in the first call, and again in one with a batch that is
-    smaller or larger than all before. That may take minutes, so such a call is no measure of the others.
+    It builds when it is opened, for batches of `DEFAULT_BATCH` where the model takes any: no call pays for it. That may
+    take minutes, and nothing is kept: ONNX Runtime knows its own plans by the names in the graph, not by the weights.
 
     Raises:
         EngineUnavailable: no driver, no device, or a library is missing.
@@ -56,13 +57,16 @@ def open_tensorrt(artifact: Artifact, options: EngineOptions) -> RingEngine:
     """
     refuse_options("ONNX Runtime's TensorRT provider", options, {"cuda_graph": False, "integer_kernels": True})
 
+    batch = DEFAULT_BATCH if artifact.fixed_batch is None else None
+
     def open_network(transfers: Transfers, stream: Stream) -> OrtNetwork:
         # Explicit Q/DQ needs the permission to use INT8, and no table of ranges.
         ours = {
             "device_id": "0",
             "user_compute_stream": str(transfers.handle(stream)),
             "trt_int8_enable": "1" if artifact.quantised else "0",
+            **(profile_options(artifact, batch) if batch else {}),
         }
-        return OrtNetwork(artifact, options, ((TENSORRT, ours), on_stream(transfers, stream)))
+        return OrtNetwork(artifact, options, ((TENSORRT, ours), on_stream(transfers, stream)), batch)
 
     return RingEngine(artifact, transfers_named(options.transfers), open_network)

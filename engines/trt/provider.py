@@ -1,7 +1,7 @@
-"""The libraries of TensorRT that ONNX Runtime's provider was linked with, loaded before ONNX Runtime looks for them.
+"""What ONNX Runtime's TensorRT provider is given: its libraries, and the batches that it builds for.
 
-A wheel puts them where the loader does not look. What the process has loaded already is found by its name, so nobody
-needs to set ``LD_LIBRARY_PATH``.
+A wheel puts the libraries where the loader does not look. What the process has loaded already is found by its name, so
+nobody needs to set ``LD_LIBRARY_PATH``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from engines.artifact import Artifact
 from engines.base import EngineUnavailable
 from engines.trt.presence import libraries, library_file, provider_lines
 
@@ -42,3 +43,14 @@ def load_libraries(
                 ) from error
             wanted = "; ".join(provider_lines(soname, libraries()))
             raise EngineUnavailable(f"{ENGINE}: {wanted} ({error})") from error
+
+
+def profile_options(artifact: Artifact, batch: tuple[int, int, int]) -> dict[str, str]:
+    """The provider's options that have it build when it is opened, for the smallest, likeliest and largest batch.
+
+    Without them it builds in the first call, and again in each with a batch that is smaller or larger than all before
+    (https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html, "Explicit shape range").
+    """
+    row = "x".join(str(length) for length in artifact.input.shape[1:])
+    shapes = (f"{artifact.input.name}:{rows}x{row}" for rows in batch)
+    return {f"trt_profile_{which}_shapes": shape for which, shape in zip(("min", "opt", "max"), shapes, strict=True)}

@@ -13,9 +13,10 @@ from engines.cuda.engine import RingEngine
 from engines.cuda.transfers import Transfers
 from engines.ort import CPU, open_cpu
 from engines.ort_network import OrtNetwork, session_on
+from engines.trt.provider import profile_options
 from tests.engines import conformance
 from tests.engines.cuda.lazy import LazyCuda, LazyStream
-from tests.engines.tiny import pictures, tiny_artifact
+from tests.engines.tiny import SIZE, pictures, tiny_artifact
 
 ON_CPU = ((CPU, {}),)
 BATCH, OTHER = pictures(3, seed=1), pictures(5, seed=2)
@@ -68,6 +69,20 @@ def test_facts_are_those_of_session_and_device(engine: RingEngine) -> None:
     assert facts["device"] == "a double without a device"
     assert facts["transfers"] == "lazy 1"
     engine.close()
+
+
+def test_network_that_is_built_for_some_batches_says_which_and_is_given_no_larger_one(artifact: Artifact) -> None:
+    network = OrtNetwork(artifact, EngineOptions(), ON_CPU, (1, 8, 64), device="cpu")
+    assert (network.most_rows, network.facts()["batch"]) == (64, [1, 8, 64])
+    network.close()
+
+
+def test_provider_of_tensorrt_is_told_the_batches_that_it_builds_for(artifact: Artifact) -> None:
+    assert profile_options(artifact, (1, 8, 64)) == {
+        "trt_profile_min_shapes": f"x:1x3x{SIZE}x{SIZE}",
+        "trt_profile_opt_shapes": f"x:8x3x{SIZE}x{SIZE}",
+        "trt_profile_max_shapes": f"x:64x3x{SIZE}x{SIZE}",
+    }
 
 
 def test_failure_of_the_session_names_the_file(artifact: Artifact) -> None:
