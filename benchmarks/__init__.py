@@ -20,7 +20,9 @@ BENCHMARKS = {
     "systematic": "benchmarks.systematic",
     "mismatch": "benchmarks.mismatch",
     "transfers": "benchmarks.transfers",
+    "overhead": "benchmarks.overhead",
+    "gpu": "benchmarks.gpu",
 }
 
 # Measured only when named: neither PyTorch nor a GPU is among what development needs.
-ONLY_NAMED = ("int4", "transfers")
+ONLY_NAMED = ("int4", "transfers", "gpu")

@@ -46,6 +46,7 @@ from noise.corrupt import corruption_names
 
 CORES = usable_cores()
 BATCH = 4
+SPEED = Speed(batch=BATCH)
 
 
 @dataclass(frozen=True)
@@ -111,21 +112,21 @@ def _row(setting: Setting, folder: Path) -> dict[str, str | float]:
 
 
 def _pictures_per_second(recipe: Recipe, folder: Path) -> float:
-    return float(timing_from_parts(_steady_parts(recipe, folder))["pictures_per_second"])
+    return float(timing_from_parts(steady_parts(recipe, folder))["pictures_per_second"])
 
 
-def _steady_parts(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
+def steady_parts(recipe: Recipe, folder: Path, speed: Speed = SPEED) -> list[dict[str, Any]]:
     """What a run says of its time while it measures: calibration, checks and reports happen once, and the first half
     of its parts holds warming up and the choice between staffs.
     """
-    execute(recipe, folder, Speed(batch=BATCH), Progress())
+    execute(recipe, folder, speed, Progress())
     parts = Store(folder).timings()
     return parts[len(parts) // 2 :]
 
 
 def _prepare_seconds(made: Plan) -> float:
     """Seconds of one core for one picture under every condition, all cores at work."""
-    return CORES / _bare(made, made.scored.samples[: 8 * CORES]).pictures_per_second
+    return CORES / bare(made, made.scored.samples[: 8 * CORES]).pictures_per_second
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Bare:
     cpu_seconds_per_picture: float
 
 
-def _bare(made: Plan, samples: Sequence[Sample]) -> Bare:
+def bare(made: Plan, samples: Sequence[Sample]) -> Bare:
     shares = [samples[core::CORES] for core in range(CORES)]
     with ProcessPoolExecutor(CORES, get_context("spawn")) as pool:
         job = partial(_bare_loop, made.preparation(BATCH))
@@ -223,19 +224,19 @@ def _null_row(recipe: Recipe, folder: Path) -> dict[str, str | float]:
     recipe = replace(recipe, engines=("null:fp32",), noise=every, limit=0)
     made = plan(recipe)
     samples = made.scored.samples[len(made.scored.samples) // 2 :]  # those behind the run's warming up
-    before = _bare(made, samples)
-    parts = _steady_parts(recipe, folder / "run")
-    behind = _bare(made, samples)
+    before = bare(made, samples)
+    parts = steady_parts(recipe, folder / "run")
+    behind = bare(made, samples)
     ours = float(timing_from_parts(parts)["pictures_per_second"])
-    bare = (before.pictures_per_second + behind.pictures_per_second) / 2
+    loop = (before.pictures_per_second + behind.pictures_per_second) / 2
     bare_cpu = (before.cpu_seconds_per_picture + behind.cpu_seconds_per_picture) / 2
     cpu = sum(part["cpu_seconds"] for part in parts) / sum(part["pictures"] for part in parts)
     overhead_us = 1e6 * (cpu - bare_cpu) / len(made.distinct)
     return {
         "what": f"null engine, {len(made.distinct)} conditions",
         "qharness evaluations/s": round(ours * len(made.distinct), 1),
-        "bound / qharness": round(bare / ours, 3),
-        "sentence": f"{ours / bare:.2f} of a bare loop's rate ({before.pictures_per_second:.1f} pictures/s before, "
+        "bound / qharness": round(loop / ours, 3),
+        "sentence": f"{ours / loop:.2f} of a bare loop's rate ({before.pictures_per_second:.1f} pictures/s before, "
         f"{behind.pictures_per_second:.1f} behind), {overhead_us:.0f} microseconds of processor time per picture and "
         f"condition more than it.",
     }

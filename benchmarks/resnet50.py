@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.artifact import Artifact
+from engines.artifact import Artifact, write_sidecar
 from engines.onnx_file import artifact_from_onnx
 
 # channels inside, blocks, stride of the first block of each stage (He et al., 2016, table 1)
@@ -79,3 +80,11 @@ def write_resnet50(path: Path) -> Artifact:
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
     return artifact_from_onnx(path)
+
+
+def with_classes(artifact: Artifact, pictures: Path) -> Artifact:
+    """The network with a sidecar that names its first classes after the folders of pictures."""
+    names = sorted(folder.name for folder in pictures.iterdir() if folder.is_dir())
+    named = replace(artifact, classes=(*names, *(f"class {number}" for number in range(len(names), CLASSES))))
+    write_sidecar(named)
+    return named

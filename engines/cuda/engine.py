@@ -124,6 +124,15 @@ class RingEngine:
         """The largest batch that the network takes in one piece, or ``None``."""
         return self._network.most_rows
 
+    def resident_ms(self, rows: int, batches: int) -> float:
+        """Milliseconds that the network takes for a batch whose input is on the device: the mean of several."""
+        self._open()
+        slot = self._ring.acquire(rows)
+        try:
+            return self._ring.resident_ms(slot, rows, batches)
+        finally:
+            self._ring.release(slot)
+
     def take_stages(self) -> list[Stages]:
         """What the batches since the last call took on the device."""
         return [self._stages.popleft() for _ in range(len(self._stages))]

@@ -269,3 +269,22 @@ def test_failure_of_cuda_says_what_to_do(code: int, kind: type[EngineError], adv
     assert type(error) is kind
     assert str(error).startswith("cuda-bindings: a copy in failed: cudaErrorSomething (some thing). ")
     assert advice in str(error)
+
+
+def test_network_is_timed_alone_with_its_input_on_the_device(cuda: LazyCuda, artifact: Artifact) -> None:
+    started: list[int] = []
+
+    class Counted(Product):
+        def enqueue(self, rows: int, source: int, target: int) -> None:
+            started.append(rows)
+            super().enqueue(rows, source, target)
+
+    engine = RingEngine(artifact, cuda, Counted)
+    assert engine.resident_ms(4, 5) > 0
+    assert started == [4] * 5
+    assert not engine.take_stages(), "nothing was copied, so there are no stages"
+    assert np.array_equal(call(engine, {"x": BATCH}).outputs["y"], scores(BATCH))
+    engine.close()
+    with pytest.raises(EngineError, match="is closed"):
+        engine.resident_ms(4, 5)
+    assert cuda.idle()
