@@ -54,11 +54,14 @@ class RingEngine:
         artifact: what it declares.
         transfers: how to reach CUDA.
         open_network: opens it on the compute stream.
+        checked: as of `Ring`.
     """
 
     reentrant = True
 
-    def __init__(self, artifact: Artifact, transfers: Transfers, open_network: OpenNetwork) -> None:
+    def __init__(
+        self, artifact: Artifact, transfers: Transfers, open_network: OpenNetwork, checked: bool = False
+    ) -> None:
         self.inputs: tuple[TensorSpec, ...] = (artifact.input,)
         self.outputs: tuple[TensorSpec, ...] = (artifact.output,)
         self._path = artifact.path
@@ -71,7 +74,7 @@ class RingEngine:
             streams = Streams(*(self._stream(owned) for _ in range(3)))
             self._network = open_network(transfers, streams.compute)
             owned.callback(self._network.close)
-            self._ring = Ring(transfers, streams, self._network.enqueue, kinds)
+            self._ring = Ring(transfers, streams, self._network.enqueue, kinds, checked=checked)
             owned.callback(self._ring.close)
             self._owned: ExitStack | None = owned.pop_all()
 

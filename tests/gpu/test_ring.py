@@ -29,7 +29,7 @@ class Delayed:
         self.transfers, self.draw = transfers, random.Random(seed)
         self.streams = Streams(transfers.stream(), transfers.stream(), transfers.stream())
         self.scratch = [transfers.allocate(DELAY_BYTES) for _ in range(2)]
-        self.ring = Ring(transfers, self.streams, self.enqueue, (ROW, ROW))
+        self.ring = Ring(transfers, self.streams, self.enqueue, (ROW, ROW), checked=True)
 
     def delay(self) -> None:
         stream = self.draw.choice([self.streams.copy_in, self.streams.compute, self.streams.copy_out, None, None])

@@ -47,7 +47,7 @@ class Noting(RingEngine):
 
 
 def open_noting(artifact: Artifact, options: EngineOptions) -> Noting:
-    return Noting(artifact, CUDA, lambda cuda, stream: Deferred(artifact, cuda, stream))
+    return Noting(artifact, CUDA, lambda cuda, stream: Deferred(artifact, cuda, stream), checked=True)
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ KINDS = (Row((WIDTH,), "int32"), Row((2, WIDTH), "int32"))
 class Doubling:
     """A ring around a network whose answer to x is (2 x, x)."""
 
-    def __init__(self, cuda: LazyCuda, slots: int = 3) -> None:
+    def __init__(self, cuda: LazyCuda, slots: int = 3, checked: bool = True) -> None:
         self.cuda = cuda
         self.streams = Streams(cuda.stream(), cuda.stream(), cuda.stream())
-        self.ring = Ring(cuda, self.streams, self.enqueue, KINDS, slots)
+        self.ring = Ring(cuda, self.streams, self.enqueue, KINDS, slots, checked)
 
     def enqueue(self, rows: int, source: int, target: int) -> None:
         def compute() -> None:
@@ -129,6 +129,20 @@ def test_answer_with_the_right_canary_is_right_whatever_was_forgotten(forgotten:
         except RingError:
             caught += 1
     assert caught > 0
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_pictures_that_are_overwritten_on_their_way_are_caught_by_the_checksum_alone(checked: bool) -> None:
+    doubling = Doubling(LazyCuda(), checked=checked)
+    for _ in range(3):
+        assert_answers(doubling.fetch(doubling.send(batch_of(1))), batch_of(1))
+    slot = doubling.send(batch_of(1))
+    slot.input[0] += 1
+    if checked:
+        with pytest.raises(RingError, match="the pictures of batch 4 were overwritten while they were on their way"):
+            doubling.fetch(slot)
+    else:
+        assert not np.array_equal(doubling.fetch(slot), 2 * batch_of(1))
 
 
 def test_stages_are_measured_by_events() -> None:
