@@ -19,6 +19,7 @@ from benchmarks.figure import Figure
 from benchmarks.overhead import WANTED_US, overhead_rows
 from benchmarks.pipeline import CORES, bare, steady_parts
 from benchmarks.resnet50 import with_classes, write_resnet50
+from engines.base import EngineError
 from engines.cuda.engine import RingEngine
 from engines.cuda.ring import SLOTS
 from engines.cuda.transfers import transfers_named
@@ -30,8 +31,10 @@ from harness.prepare import prepare
 from harness.progress import Progress
 from harness.recipe import Recipe
 from harness.registry import engine_opener
+from harness.report.build import report_from_store
 from harness.report.timing import timing_from_parts
 from harness.speed import Speed
+from harness.store import Store
 
 ENGINE = "tensorrt"
 BATCH = 64
@@ -96,8 +99,15 @@ def write_pictures(folder: Path, copies: int) -> Path:
 
 
 def rates(recipe: Recipe, folder: Path, speed: Speed, seconds: float) -> Rates:
-    """Run a recipe of one version on an engine on the ring, then measure its parts apart."""
+    """Run a recipe of one version on an engine on the ring, then measure its parts apart.
+
+    Raises:
+        EngineError: it failed on a picture; a rate with failures in it would be none.
+    """
     whole = float(timing_from_parts(steady_parts(recipe, folder, speed))["pictures_per_second"])
+    failed = report_from_store(Store(folder)).failed_pictures
+    if failed:
+        raise EngineError(f"{failed} pictures of the run failed, so its rate means nothing; see {folder}")
     made = plan(recipe)
     (contender,) = prepare(made, folder / "artifacts", Progress())
     with closing(contender.open(speed.batch)) as engine:

@@ -12,7 +12,7 @@ from benchmarks import BENCHMARKS
 from benchmarks.__main__ import main, markdown
 from benchmarks.gpu import SIZE, Rates, figure, rates, write_pictures
 from engines import ENGINES, Entry
-from engines.base import EngineUnavailable
+from engines.base import EngineError, EngineUnavailable
 from harness.recipe import Recipe
 from harness.speed import Speed
 
@@ -29,6 +29,14 @@ def test_every_part_of_the_line_is_measured(small: Recipe, tmp_path: Path, monke
     shown = markdown(figure(replace(found, facts={**FACTS, **found.facts}), 5.0))
     assert "a double without a device" in shown
     assert len(figure(replace(found, facts=FACTS), 5.0).rows) == 7
+
+
+def test_rate_with_failures_in_it_is_none(small: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certify = "engines.ort_certificate:certify_cpu"
+    monkeypatch.setitem(ENGINES, "ring", Entry("tests.harness.doubles:Fragile", "a double", "cpu", certify, "ort-cpu"))
+    recipe = replace(small, engines=("ring:fp32",), noise=("brightness:5",))
+    with pytest.raises(EngineError, match=r"[1-9]\d* pictures of the run failed, so its rate means nothing"):
+        rates(recipe, tmp_path / "run", Speed(workers=1, callers=1, batch=8), 0.2)
 
 
 def test_too_few_cores_are_told_from_a_slow_line() -> None:
