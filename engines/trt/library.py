@@ -40,6 +40,11 @@ __all__ = ["MAJOR", "VERSION", "Log", "trt"]
 
 VERSION = str(vars(trt)["__version__"])
 MAJOR = int(VERSION.split(".", maxsplit=1)[0])
+if tuple(int(part) for part in VERSION.split(".")[:2]) < (8, 6):
+    raise EngineUnavailable(
+        f"TensorRT {VERSION} is too old; qharness works with it from 8.6 on. docs/gpu.md says which to install where; "
+        f"on a Jetson it comes with JetPack 6"
+    )
 
 T = TypeVar("T")
 
