@@ -4,34 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import ceil
 from typing import Any
 
 from harness.estimate import Estimate
-from harness.report.build import Report
+from harness.report.build import Report, Row
 from harness.report.text import interval, percent, points, short
 
 # Colour-blind-safe (Okabe and Ito); the dash tells lines apart where they lie on each other.
 INKS = ("#767676", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7b4173", "#b5bd00")
-TICK_WIDTH = 5.5  # of a letter of a label
+TICK_WIDTH, TICK_HEIGHT = 6.4, 11.0  # of a letter of a label, in the widest of the usual fonts
+PANEL_WIDTH = 226
 DASHES = ("", "6 3", "2 3", "8 2 2 2", "1 2", "4 4")
 FIRST_HUE = 202  # degrees: blue, and orange opposite for a second engine
 SHADES = (36, 76)  # lightness in percent, from the first of a family to its last
 
 
 def accuracy_panels(report: Report) -> str:
-    """One panel per noise: accuracy of every version over its settings, clean pictures on the left."""
+    """One panel per noise: accuracy of every version over its settings, clean pictures first."""
     noises = [noise for noise in dict.fromkeys(row.noise for row in report.of_kind("condition")) if noise != "clean"]
-    return "".join(_panel(noise, report) for noise in noises)
+    upright, listed = [], []
+    for noise in noises:
+        rows = [row for row in report.of_kind("condition") if row.noise == noise]
+        marks = [("clean", report.clean)] if report.clean else []
+        marks += [(row.setting or row.name, row) for row in rows]
+        if PANEL_WIDTH / len(marks) < TICK_HEIGHT:
+            listed.append(_listed_panel(noise, marks, report))
+        else:
+            upright.append(_panel(noise, marks, report))
+    return f'<div class="panels">{"".join(upright)}</div><div class="forests">{"".join(listed)}</div>'
 
 
-def _panel(noise: str, report: Report) -> str:
-    rows = [row for row in report.of_kind("condition") if row.noise == noise]
-    ordered = all(row.setting.isdigit() for row in rows)
-    clean = report.clean
-    points_at = ([clean] if clean else []) + rows
-    labels = (["clean"] if clean else []) + [row.setting or row.name for row in rows]
-    left, top, width, height = 34, 26, 226, 130
-    step = width / max(1, len(points_at))
+def _panel(noise: str, rows: Sequence[tuple[str, Row]], report: Report) -> str:
+    ordered = all(row.setting.isdigit() for _, row in rows if row.noise == noise)
+    points_at, labels = [row for _, row in rows], [label for label, _ in rows]
+    left, top, width, height = 34, 26, PANEL_WIDTH, 130
+    step = width / len(rows)
     longest = max(map(len, labels))
     slanted = longest * TICK_WIDTH > step
     foot = 22 if not slanted else 12 + int(longest * TICK_WIDTH)
@@ -52,6 +60,47 @@ def _panel(noise: str, report: Report) -> str:
         f'<svg viewBox="0 0 {left + width + 6} {top + height + foot}" role="img" aria-label="{escape(noise)}">'
         f'<text class="title" x="{left}" y="15">{escape(noise)}</text>{"".join(marks)}</svg>'
     )
+
+
+def _listed_panel(noise: str, rows: Sequence[tuple[str, Row]], report: Report) -> str:
+    """A panel lying on its side, a line per setting: below an upright one so many labels would lie on each other."""
+    left, top, line = 12 + ceil(TICK_WIDTH * max(len(label) for label, _ in rows)), 40, 17
+    width, height = left + PANEL_WIDTH + 16, top + line * len(rows) + 6
+    parts = [f'<text class="title" x="{left}" y="14">{escape(noise)}</text>']
+    for value in (0, 25, 50, 75, 100):
+        x = left + PANEL_WIDTH * value / 100
+        parts.append(
+            f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8}" y2="{height - 6}"/>'
+            f'<text class="tick" x="{x:.1f}" y="{top - 12}" text-anchor="middle">{value}</text>'
+        )
+    apart = (line - 5) / len(report.contenders)
+    for position, (label, row) in enumerate(rows):
+        y = top + line * (position + 0.5)
+        parts.append(f'<text class="tick" x="{left - 12}" y="{y + 4:.1f}" text-anchor="end">{escape(label)}</text>')
+        for index, name in enumerate(report.contenders):
+            at = y + apart * (index - (len(report.contenders) - 1) / 2)
+            mark = (row.accuracy[name], f"{short(name, report)}, {label}")
+            parts.append(_lying(mark, (left, at), INKS[index % len(INKS)]))
+    return (
+        f'<svg class="forest" style="width: {width}px" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(noise)}">{"".join(parts)}</svg>'
+    )
+
+
+def _lying(mark: tuple[Estimate, str], place: tuple[float, float], ink: str) -> str:
+    (estimate, label), (left, y) = mark, place
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return ""
+    low, middle, high = (left + PANEL_WIDTH * each for each in (estimate.low, estimate.value, estimate.high))
+    return (
+        f'<g stroke="{ink}" fill="{ink}"><line x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}" '
+        f'stroke-opacity="0.55"/><circle cx="{middle:.1f}" cy="{y:.1f}" r="2.4"/>'
+        f"<title>{_told(estimate, label)}</title></g>"
+    )
+
+
+def _told(estimate: Estimate, label: str) -> str:
+    return f"{escape(label)}: {percent(estimate)} ({interval(estimate)}, n {estimate.n})"
 
 
 def _tick(label: str, at: tuple[float, float], *, slanted: bool) -> str:
@@ -90,7 +139,7 @@ def _series(spots: Sequence[tuple[float, Estimate, str]], box: tuple[int, int], 
     marks = "".join(
         f'<g stroke="{ink}" fill="{ink}"><line x1="{x:.1f}" x2="{x:.1f}" y1="{y(e.low or 0):.1f}" '
         f'y2="{y(e.high or 0):.1f}" stroke-opacity="0.55"/><circle cx="{x:.1f}" cy="{y(e.value or 0):.1f}" r="2.4"/>'
-        f"<title>{escape(label)}: {percent(e)} ({interval(e)}, n {e.n})</title></g>"
+        f"<title>{_told(e, label)}</title></g>"
         for x, e, label in seen
     )
     return path + marks
@@ -115,7 +164,7 @@ def forest(rows: Sequence[tuple[str, Mapping[str, Estimate]]], titles: Mapping[s
 
 def _forest_panel(rows: Sequence[tuple[str, Estimate | None]], title: str, reach: float) -> str:
     """One panel, as wide as it is drawn: a page that has no room puts it into the next line."""
-    left = 12 + int(TICK_WIDTH * max(len(name) for name, _ in rows))
+    left = 12 + ceil(TICK_WIDTH * max(len(name) for name, _ in rows))
     column, right, line, top = 200, 16, 17, 40
     centre = left + column / 2
     width, height = left + column + right, top + line * len(rows) + 6

@@ -110,7 +110,7 @@ def _panels(report: Report) -> str:
     )
     return (
         "<h2>Accuracy under noise</h2><p class='soft'>Percent right over the settings of each noise, with 95 % "
-        f"intervals.</p><div class='legend'>{keys}</div><div class='panels'>{accuracy_panels(report)}</div>"
+        f"intervals.</p><div class='legend'>{keys}</div>{accuracy_panels(report)}"
     )
 
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 
 import jsonschema
@@ -15,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from harness.report.build import Report, report_from_store
-from harness.report.figures import accuracy_panels, forest, time_inks
+from harness.report.figures import TICK_HEIGHT, accuracy_panels, forest, time_inks
 from harness.report.markdown import markdown_report
 from harness.report.page import page
 from harness.report.terminal import summary_rows, terminal_report
@@ -196,6 +197,18 @@ def test_labels_of_many_settings_stand_upright_below_their_marks(report: Report)
     assert crowded.count("rotate(-90)") == 1 + 1 + 12  # clean, nearest and the twelve
     heights = [int(found) for found in re.findall(r'viewBox="0 0 \d+ (\d+)"', crowded)]
     assert max(heights) > 156 + 5 * len("torch-bilinear-antialias-11")
+
+
+def test_settings_whose_labels_would_lie_on_each_other_are_listed_below_each_other(report: Report) -> None:
+    (row,) = [each for each in report.rows if each.name == "resize:nearest"]
+    many = [replace(row, setting=f"pillow+torch-bilinear-antialias-{number}") for number in range(33)]
+    drawn = accuracy_panels(replace(report, rows=(*report.rows, *many)))
+    listed = drawn[drawn.index('aria-label="resize"') :]
+    places = [float(y) for y in re.findall(r'y="([\d.]+)" text-anchor="end"', listed)]
+    assert len(places) == 1 + 1 + 33  # clean, nearest and the others
+    assert all(after - before >= TICK_HEIGHT for before, after in pairwise(places))
+    assert listed.count("<circle") == (1 + 1 + 33) * len(report.contenders)
+    assert 'aria-label="brightness"' in drawn[: drawn.index('aria-label="resize"')]
 
 
 @pytest.mark.parametrize("engines", [1, 2, 5])
