@@ -117,13 +117,24 @@ def include_padding(model: onnx.ModelProto, preprocessing: Pipeline | None) -> R
 def upsampling(model: onnx.ModelProto, preprocessing: Pipeline | None) -> Rewritten:
     """``mode`` of Resize and Upsample: nearest becomes linear, linear and cubic become nearest.
 
-    The coordinates stay the node's own. PyTorch writes nearest with ``asymmetric`` ones, so it becomes
-    linear from the first pixel's corner on, not PyTorch's bilinear, which is ``half_pixel``.
+    Each with the coordinates that runtimes have for the mode, for another rounding of them would be a second
+    difference. Linear is ``half_pixel``, PyTorch's ``interpolate(mode="bilinear")``, where the nearest was
+    ``asymmetric``, as PyTorch writes it; other coordinates stay. Nearest is ``asymmetric`` and ``floor``, PyTorch's
+    ``interpolate(mode="nearest")``. Nodes from before opset 11 have no choice: they are ``asymmetric`` in both modes.
     """
     nodes = _of(model, "Resize", "Upsample")
+    opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
     for node in nodes:
-        old = _get(node, "mode", b"nearest")
-        _set(node, "mode", "linear" if old == b"nearest" else "nearest")
+        becomes_linear = _get(node, "mode", b"nearest") == b"nearest"
+        _set(node, "mode", "linear" if becomes_linear else "nearest")
+        if node.op_type == "Upsample" or opset < 11:
+            continue
+        if not becomes_linear:
+            _set(node, "coordinate_transformation_mode", "asymmetric")
+            _set(node, "nearest_mode", "floor")
+            _remove(node, "antialias", "exclude_outside", "cubic_coeff_a")
+        elif _get(node, "coordinate_transformation_mode", b"half_pixel") in (b"asymmetric", b"tf_half_pixel_for_nn"):
+            _set(node, "coordinate_transformation_mode", "half_pixel")
     return Rewritten(_names(nodes), preprocessing)
 
 
@@ -201,6 +212,11 @@ def _get(node: onnx.NodeProto, name: str, default: Any) -> Any:
 
 
 def _set(node: onnx.NodeProto, name: str, value: Any) -> None:
-    kept = [each for each in node.attribute if each.name != name]
+    _remove(node, name)
+    node.attribute.append(helper.make_attribute(name, value))
+
+
+def _remove(node: onnx.NodeProto, *names: str) -> None:
+    kept = [each for each in node.attribute if each.name not in names]
     del node.attribute[:]
-    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+    node.attribute.extend(kept)

@@ -104,6 +104,8 @@ NOISES = {
     "decode": Entry("noise.decode:SETTINGS", "another decoder than in training"),
     "colour": Entry("noise.colour:SETTINGS", "a camera's colour format, or channels in the wrong order"),
     "resize": Entry("noise.resize:SETTINGS", "another resize library or filter than in training"),
+    "resize_square": Entry("noise.resize:SQUARE_SETTINGS", "the same resizes to a square, as in ImageNet-S"),
+    "resize_shorter_side": Entry("noise.resize:SHORTER_SIDE_SETTINGS", "the same resizes of the shorter side"),
     "crop": Entry("noise.crop:SETTINGS", "another part or shape of the picture than in training"),
     "normalise": Entry("noise.normalise:SETTINGS", "the same formula in other arithmetic"),
     "imagenet_s": Entry("noise.imagenet_s:SETTINGS", "three decoders times eleven resizes to a square"),

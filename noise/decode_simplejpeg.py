@@ -1,4 +1,8 @@
-"""libjpeg-turbo with its speed switches, through the wheels of simplejpeg."""
+"""libjpeg-turbo with its speed switches, through the wheels of simplejpeg.
+
+PyTurboJPEG calls the same functions with the same flags, but of a libturbojpeg that the system must have. The pixels
+are libjpeg-turbo's either way, so simplejpeg, which brings it along, stands for both.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from noise.base import NoiseError, Step, StepFunction, check_size
+from noise.base import Change, NoiseError, Step, StepFunction, check_size
 
 Picture = npt.NDArray[np.uint8]
 
@@ -68,6 +68,12 @@ SETTINGS = {
         for antialias in choices
     },
 }
+
+# Every filter in one geometry, whatever the artifact declares: two differences at once, where it declares another one.
+SQUARE_SETTINGS, SHORTER_SIDE_SETTINGS = (
+    {name: (step, Change("resize", {"geometry": geometry}, needs=needs)) for name, step in SETTINGS.items()}
+    for geometry, needs in (("square", ""), ("shorter_side", "crop"))
+)
 
 
 def target_size(height: int, width: int, geometry: str, size: int) -> tuple[int, int]:

@@ -25,7 +25,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benc
 def test_every_noise_is_in_the_readme_with_its_settings(noise: str) -> None:
     line = next(line for line in README.splitlines() if line.startswith(f"| `{noise}` |"))
     settings = [name for name in noise_settings(noise) if name]
-    if settings and settings[0].isdigit():
+    if shared := re.search(r"those of `(\w+)`", line):
+        assert settings == list(noise_settings(shared[1]))
+    elif settings and settings[0].isdigit():
         assert f"{settings[0]} to {settings[-1]}" in line
     else:
         assert all(part in line for name in settings for part in name.split("+"))

@@ -86,8 +86,9 @@ def test_padding_counts_in_the_mean_where_it_did_not(tmp_path: Path) -> None:
 
 def test_upsampling_turns_nearest_into_linear_and_back(tmp_path: Path) -> None:
     scales = numpy_helper.from_array(np.array([1, 1, 2.5, 2.5], np.float32), "scales")
+    how = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
     nodes = (
-        helper.make_node("Resize", ["x", "", "scales"], ["big"], "up", mode="nearest", nearest_mode="floor"),
+        helper.make_node("Resize", ["x", "", "scales"], ["big"], "up", **how),
         helper.make_node("Mul", ["big", "big"], ["y"]),  # a mean of squares tells the two apart
     )
     given = network(tmp_path, *nodes, weights=(scales,))
@@ -97,6 +98,45 @@ def test_upsampling_turns_nearest_into_linear_and_back(tmp_path: Path) -> None:
     assert not np.allclose(answer(written.path), answer(given.path), rtol=0.05)
     back = write_variant(written, "upsampling", upsampling, tmp_path / "nearest.onnx")
     assert np.array_equal(answer(back.path), answer(given.path))
+
+
+MODES = {
+    "nearest": {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"},
+    "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+    "bicubic": {"mode": "cubic", "coordinate_transformation_mode": "half_pixel", "cubic_coeff_a": -0.75},
+    "align_corners": {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "becomes"), [(name, "nearest" if name != "nearest" else "bilinear") for name in MODES]
+)
+@pytest.mark.parametrize("factor", [2.0, 2.5, 3.0])
+def test_upsampling_becomes_the_other_mode_of_pytorch(tmp_path: Path, given: str, becomes: str, factor: float) -> None:
+    """PyTorch exports the first of ``MODES`` for nearest and the second for bilinear; its own kernels are the judge."""
+    torch = pytest.importorskip("torch")
+    scales = numpy_helper.from_array(np.array([1, 1, factor, factor], np.float32), "scales")
+    ramp = np.arange(int(SIZE * factor) ** 2, dtype=np.float32).reshape(int(SIZE * factor), -1)
+    nodes = (
+        helper.make_node("Resize", ["x", "", "scales"], ["big"], "up", **MODES[given]),
+        helper.make_node("Mul", ["big", "ramp"], ["y"]),  # a weighted mean tells where every pixel went
+    )
+    artifact = network(tmp_path, *nodes, weights=(scales, numpy_helper.from_array(ramp, "ramp")))
+    written = write_variant(artifact, "upsampling", upsampling, tmp_path / "other.onnx")
+    corners = False if becomes == "bilinear" else None
+    planes = torch.from_numpy(PICTURE)
+    expected = torch.nn.functional.interpolate(planes, scale_factor=factor, mode=becomes, align_corners=corners)
+    assert np.allclose(answer(written.path), (expected.numpy() * ramp).mean(axis=(2, 3)), rtol=1e-4, atol=1e-3)
+
+
+def test_upsampling_without_a_choice_of_coordinates_keeps_them(tmp_path: Path) -> None:
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    given = network(tmp_path, helper.make_node("Resize", ["x", "scales"], ["y"], "up"), weights=(scales,))
+    model = onnx.load(given.path)
+    model.opset_import[0].version = 10
+    upsampling(model, None)
+    (resize,) = [node for node in model.graph.node if node.op_type == "Resize"]
+    assert [each.name for each in resize.attribute] == ["mode"]
 
 
 @pytest.mark.parametrize(

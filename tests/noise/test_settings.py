@@ -16,6 +16,7 @@ from noise.base import Pipeline, Step, differences
 from noise.decode import turns
 from noise.imagenet_s import SETTINGS as IMAGENET_S
 from noise.presets import pipeline_from_preset
+from noise.resize import SETTINGS as RESIZES
 
 DECLARED = pipeline_from_preset("imagenet", size=224)
 Params = dict[str, Any]
@@ -147,6 +148,19 @@ def test_setting_is_one_step_with_these_parameters_and_no_others(name: str) -> N
     assert [each for each in pipeline.steps if each is not step] == [
         each for each in DECLARED.steps if each.stage != stage
     ]
+
+
+@pytest.mark.parametrize("name", RESIZES)
+def test_every_filter_comes_in_both_geometries_whichever_is_declared(name: str) -> None:
+    square = declaring(Step("resize", "pillow", {**PLACE, "filter": "bilinear", "geometry": "square"}))
+    expected = changed(f"resize:{name}").step_of("resize", "")
+    for pipeline in (DECLARED, square):
+        for noise, geometry in (("resize_square", "square"), ("resize_shorter_side", "shorter_side")):
+            swapped = changed(f"{noise}:{name}", pipeline)
+            assert swapped.step_of("resize", "").row == expected.row
+            assert swapped.step_of("resize", "").params == {**expected.params, "geometry": geometry}
+            assert swapped.steps[0] == pipeline.steps[0]
+            assert swapped.steps[2:] == pipeline.steps[2:]
 
 
 @pytest.mark.parametrize("decoder", ["pillow", "opencv", "ffmpeg"])
