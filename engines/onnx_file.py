@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
@@ -83,6 +85,46 @@ def model_from_onnx(path: Path) -> onnx.ModelProto:
         return onnx.load(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise ArtifactError(f"{path} is not an ONNX file: {error}") from error
+
+
+class InputCodes(NamedTuple):
+    """How a network rounds its input to integers.
+
+    Args:
+        codes: "uint8" or "int8".
+        scale: from one code to the next.
+        zero: the code of 0.
+    """
+
+    codes: str
+    scale: float
+    zero: int
+
+
+def input_codes(artifact: Artifact) -> InputCodes | None:
+    """What the first QuantizeLinear behind the input of an ONNX file does; ``None`` where there is none.
+
+    One with a scale per channel or that is no constant of the file, or with codes of other than 8 bits, is none either.
+    """
+    if artifact.format != "onnx":
+        return None
+    graph = model_from_onnx(artifact.path).graph
+    constants = {each.name: each for each in graph.initializer if each.data_location != onnx.TensorProto.EXTERNAL}
+    constants |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    same = {artifact.input.name}
+    for node in graph.node:
+        if not node.input or node.input[0] not in same:
+            continue
+        if node.op_type in ("Identity", "Transpose"):
+            same.update(node.output)
+        elif node.op_type == "QuantizeLinear":
+            names = [name for name in node.input[1:] if name]
+            if not constants.keys() >= {*names}:
+                return None
+            scale, zero = (*(onnx.numpy_helper.to_array(constants[name]) for name in names), np.array(0, np.uint8))[:2]
+            single = zero.dtype.name in ("uint8", "int8") and zero.size == scale.size == 1
+            return InputCodes(zero.dtype.name, float(scale.item()), int(zero.item())) if single else None
+    return None
 
 
 def external_files(path: Path, model: onnx.ModelProto) -> list[Path]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines.artifact import Artifact
 from engines.base import EngineUnavailable
+from engines.onnx_file import InputCodes
 from harness.errors import HarnessError, unknown
 from harness.recipe import STORED, Recipe
 from harness.registry import missing_data, noise_settings, spelt_out, step_function
@@ -120,6 +121,20 @@ def pipeline_from_recipe(recipe: Recipe, artifact: Artifact) -> tuple[Pipeline, 
         f"with --preprocess, or write it into {artifact.path.name}.json",
     )
     return _preset("imagenet", artifact), (assumed,)
+
+
+def rounded_as(swapped: Pipeline, declared: Pipeline, own: InputCodes | None) -> Pipeline:
+    """A swap to integers whose scale is left open takes the engine's own, where that has such codes."""
+    if own is None:
+        return swapped
+
+    def settled(step: Step) -> Step:
+        swaps = step.row == "normalise.quantised" and step not in declared.steps
+        if not swaps or step.params["step"] or step.params["codes"] != own.codes:
+            return step
+        return replace(step, params={**step.params, "step": own.scale, "zero": own.zero})
+
+    return Pipeline(tuple(settled(step) for step in swapped.steps))
 
 
 def _preset(name: str, artifact: Artifact) -> Pipeline:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,21 @@ from harness.plan import FP32, SIMULATED, Plan
 from harness.prepare import Contender
 from harness.record import Outputs, Record, logit_distances, scores
 
+
+class Repeat(NamedTuple):
+    """A record that another one is, but for its cell: the engine would be asked about the very same input.
+
+    Args:
+        cell: as in `Record`.
+        condition: of the other record; picture and contender are the same.
+    """
+
+    cell: str
+    condition: int
+
+
 # A record and where it belongs in its bundle: position of the picture, condition, contender.
-Placed = tuple[tuple[int, int, int], Record]
+Placed = tuple[tuple[int, int, int], Record | Repeat]
 
 # The fields of a record from ``prediction`` on.
 Fields = dict[str, Any]
@@ -81,15 +94,22 @@ class Line:
 
     def measure(self, bundle: Bundle, batch: Batch) -> list[Placed]:
         """The records of a batch, each with its place: position of the picture, condition, contender."""
-        labels = [bundle.samples[row.position].label for row in batch.rows if row.error is None]
+        labels = [bundle.samples[row.position].label for row in batch.rows if row.fed]
         said = zip(*self._said(batch.inputs, labels), strict=True)
         placed: list[Placed] = []
         for row in batch.rows:
-            sample = bundle.samples[row.position]
-            unready = None if row.error is None else [{"error": row.error}] * len(self._contenders)
-            for column, fields in enumerate(unready or next(said)):
-                record = Record(self._keys[row.condition][column], sample.id, sample.label, row.source, **fields)
-                placed.append(((row.position, row.condition, column), record))
+            keys = self._keys[row.condition]
+            records: Sequence[Record | Repeat]
+            if row.same_as is not None:
+                records = [Repeat(key, row.same_as) for key in keys]
+            else:
+                sample = bundle.samples[row.position]
+                answers = next(said) if row.fed else [{"error": row.error}] * len(keys)
+                records = [
+                    Record(key, sample.id, sample.label, row.source, **fields)
+                    for key, fields in zip(keys, answers, strict=True)
+                ]
+            placed += [((row.position, row.condition, column), record) for column, record in enumerate(records)]
         return placed
 
     def _said(self, inputs: Array, labels: Sequence[int]) -> list[list[Fields]]:

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, unknown
 from harness.estimate import Estimate, mcnemar, paired_difference, proportion, scaled
 from harness.plan import FP32, INTEGER, SIMULATED, versions_of
 from harness.recipe import Recipe
 from harness.registry import NOISE_TABLE, artifact_from_model, noise_settings
 from harness.report.cells import Cell, any_failed, cells_from_store
 from harness.store import Store
-from noise.base import Change, Step, step_from_json
+from noise.base import ADDED, Change, Step, step_from_json
 from noise.decode import turns
 
 CLEAN = "clean"
@@ -81,6 +81,7 @@ class Mismatch:
         contenders: in the order of the report.
         pictures: that were measured.
         swaps: the most expensive first; of equal ones, that which flips more predictions. Unusable ones come last.
+        unchanged: swaps that changed no answer to any picture, to the last bit: they cost nothing, and did nothing.
         declared: settings that are what the artifact declares, so that there is nothing to swap.
         not_run: as in the identity.
         findings: of the run.
@@ -91,6 +92,7 @@ class Mismatch:
     contenders: tuple[str, ...]
     pictures: int
     swaps: tuple[Swap, ...]
+    unchanged: tuple[str, ...]
     declared: tuple[str, ...]
     not_run: Sequence[Mapping[str, str]]
     findings: Sequence[Mapping[str, str]]
@@ -121,7 +123,17 @@ def mismatch_recipe(recipe: Recipe, noises: Sequence[str] = ()) -> Recipe:
     Args:
         recipe: whose conditions are replaced. Engines that name a version keep it.
         noises: what to swap instead, as in a recipe.
+
+    Raises:
+        HarnessError: one of the noises is no swap of one step, or does not exist.
     """
+    swaps = systematic_noises()
+    for name in noises:
+        noise = name.partition(":")[0]
+        if noise not in (CLEAN, *swaps):
+            refused = unknown("swap of one step", noise, swaps)
+            elsewhere = f". {noise} is measured by qharness run" if noise in NOISE_TABLE.names() else ""
+            raise HarnessError(f"{refused}{elsewhere}")
     possible = versions_of(artifact_from_model(Path(recipe.model)))
     versions = [version for version in possible if version != SIMULATED]
     engines = [
@@ -129,8 +141,7 @@ def mismatch_recipe(recipe: Recipe, noises: Sequence[str] = ()) -> Recipe:
         for each in recipe.engines
         for name in ((each,) if ":" in each else versions)
     ]
-    swapped = noises or systematic_noises()
-    return replace(recipe, noise=(CLEAN, *(name for name in swapped if name != CLEAN)), engines=tuple(engines))
+    return replace(recipe, noise=(CLEAN, *(name for name in noises or swaps if name != CLEAN)), engines=tuple(engines))
 
 
 def mismatch_from_store(store: Store) -> Mismatch:
@@ -149,7 +160,9 @@ def mismatch_from_store(store: Store) -> Mismatch:
     seen = [name for name in contenders if len(cells[clean["cells"][name]].correct)]
     shipped = next((name for name in seen if _is_integer(name)), seen[0])
     others = [each for each in conditions if each is not clean]
-    swaps = [_swap(each, clean, cells) for each in others if each["cells"] != clean["cells"]]
+    swapped = [each for each in others if each["cells"] != clean["cells"]]
+    changed = _changed(store, swapped, clean)
+    swaps = [_swap(each, clean, cells) for each in swapped if each["name"] in changed]
     order = sorted(swaps, key=lambda swap: _cost(swap.effects[shipped]))
     return Mismatch(
         identity=identity,
@@ -157,10 +170,32 @@ def mismatch_from_store(store: Store) -> Mismatch:
         contenders=contenders,
         pictures=len(cells[clean["cells"][shipped]].correct),
         swaps=tuple(order),
+        unchanged=tuple(each["name"] for each in swapped if each["name"] not in changed),
         declared=tuple(each["name"] for each in others if each["cells"] == clean["cells"]),
         not_run=identity["not_run"],
         findings=store.read_json("prepared.json")["findings"],
     )
+
+
+def _changed(store: Store, swapped: Sequence[Mapping[str, Any]], clean: Mapping[str, Any]) -> set[str]:
+    """Of some conditions those under which any answer differs in any bit that a record keeps of it."""
+    pairs = [
+        f"('{each['name']}', '{clean['cells'][contender]}', '{cell}')"
+        for each in swapped
+        for contender, cell in each["cells"].items()
+    ]
+    if not pairs:
+        return set()
+    kept = ("prediction", "margin", "log_probability", "confidence")
+    differs = " or ".join(f"a.{name} is distinct from b.{name}" for name in kept)
+    return {
+        name
+        for (name,) in store.query(
+            f"with pairs(name, before, after) as (values {', '.join(pairs)}) select distinct name from pairs "
+            f"join records a on a.cell = before join records b on b.cell = after and b.sample = a.sample "
+            f"where {differs}"
+        )
+    }
 
 
 def _cost(effect: Effect) -> tuple[bool, float, float]:
@@ -197,8 +232,14 @@ def step_text(step: Mapping[str, Any], known: Mapping[str, Any] | None = None) -
 
 def _change(pipeline: Sequence[Mapping[str, Any]], declared: Sequence[Mapping[str, Any]]) -> str:
     """The steps that are new, and whether EXIF turns a picture where another decoder changes that on the way."""
-    old = {step["stage"]: step["params"] for step in declared}
-    texts = [step_text(step, old.get(step["stage"], {})) for step in pipeline if step not in declared]
+    old = {step["stage"]: step["params"] for step in declared if step["stage"] not in ADDED}
+    left, new = list(declared), []
+    for step in pipeline:
+        if step in left:
+            left.remove(step)  # each stands for itself: of two that are alike, one may be new
+        else:
+            new.append(step)
+    texts = [step_text(step, old.get(step["stage"], {})) for step in new]
     before, after = (
         next(turns(step_from_json(step)) for step in steps if step["stage"] == "decode")
         for steps in (declared, pipeline)

@@ -16,9 +16,10 @@ from typing import Any
 from engines import ENGINES
 from engines.artifact import Artifact
 from engines.building import engine_of_plan
+from engines.onnx_file import input_codes
 from harness.batches import Preparation
 from harness.calibrate import CalibrationJob, job_from_recipe
-from harness.conditions import Condition, Finding, NotRun, conditions_from_recipe, pipeline_from_recipe
+from harness.conditions import Condition, Finding, NotRun, conditions_from_recipe, pipeline_from_recipe, rounded_as
 from harness.errors import HarnessError, unknown
 from harness.recipe import Recipe
 from harness.registry import ENGINE_TABLE, artifact_from_model, engine_opener
@@ -108,11 +109,12 @@ def plan(recipe: Recipe) -> Plan:
         recipe, artifact, needs_calibration=not recipe.calibration and _needs_calibration(versions, artifact)
     )
     job, replaced = job_from_recipe(recipe, artifact, pipeline, calibration)
+    own = input_codes(artifact)
     made = Plan(
         recipe,
         artifact,
         pipeline,
-        conditions.chosen,
+        tuple(replace(each, pipeline=rounded_as(each.pipeline, pipeline, own)) for each in conditions.chosen),
         conditions.not_run,
         versions,
         scored,

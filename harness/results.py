@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -63,7 +63,17 @@ class Results:
             if self._error:
                 raise self._error
             batches = self._open.pop(index).batches
-        return [
-            [record for _, record in sorted(chain.from_iterable(line), key=lambda each: each[0])]
-            for line in zip(*batches, strict=True)
-        ]
+        return [_in_order(chain.from_iterable(line)) for line in zip(*batches, strict=True)]
+
+
+def _in_order(measured: Iterable[Placed]) -> list[Record]:
+    """The records of a line in order; the other one may have come in another batch."""
+    placed = dict(measured)
+
+    def settled(place: tuple[int, int, int]) -> Record:
+        record = placed[place]
+        if isinstance(record, Record):
+            return record
+        return settled((place[0], record.condition, place[2]))._replace(cell=record.cell)
+
+    return [settled(place) for place in sorted(placed)]

@@ -18,7 +18,7 @@ Values = npt.NDArray[np.float32]
 Numbers = Sequence[float]
 
 # codes -> (least, greatest, whether zero is code 0)
-CODES = {"uint8": (0, 255, False), "int8": (-127, 127, True)}
+CODES = {"uint8": (0, 255, False), "int8": (-128, 127, True)}
 
 SETTINGS = {
     "float32": Step("normalise", "float32", {}),
@@ -67,10 +67,13 @@ def quantised(*, scale: float, mean: Numbers, std: Numbers, codes: str, step: fl
 
     Args:
         scale, mean, std: as for `float32`.
-        codes: "uint8", 0 to 255 with a zero point, as for ONNX Runtime on the CPU; or "int8", -127 to 127 around 0,
-            as for TensorRT.
-        step: the scale of the engine's first QuantizeLinear, with its zero point ``zero``. 0 takes what min-max
-            calibration finds as soon as it sees black and white in every channel: the range of all 256 levels.
+        codes: "uint8", 0 to 255 with a zero point, as for ONNX Runtime on the CPU; or "int8", around 0, as
+            for TensorRT; of its codes -128 is reached only where ``step`` is too small.
+        step: the scale of the engine's first QuantizeLinear, with its zero point ``zero``; a plan puts them here where
+            the model is a Q/DQ file with such codes. 0 takes what min-max calibration finds as soon as it sees black
+            and white in every channel: the range of all 256 levels. So it is where a run quantises the model itself,
+            also by percentiles or entropy, whose narrower ranges clip what this one keeps: quantise the model first to
+            have them.
         zero: the zero point, where ``step`` is given.
     """
     values = _formula(np.float32, scale, mean, std)

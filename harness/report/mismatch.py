@@ -12,9 +12,10 @@ from rich.text import Text
 
 from harness.estimate import CONFIDENCE, Estimate
 from harness.mismatch import Effect, Mismatch, Swap, step_text
+from harness.plan import FP32
 from harness.report.figures import forest
 from harness.report.html import document, findings, table
-from harness.report.text import interval, percent, plus_minus, points, version
+from harness.report.text import counted, interval, percent, plus_minus, points, version
 from harness.store import Store
 
 HTML, JSON = "mismatch.html", "mismatch.json"
@@ -28,7 +29,7 @@ def write_mismatch(found: Mismatch, store: Store) -> Path:
 
 
 def terminal_mismatch(found: Mismatch) -> Group:
-    """The most expensive swaps as a table, then what there is to know."""
+    """The most expensive swaps as a table of the shipped version, fp32 beside it, then what there is to know."""
     listed = Table(
         title=f"{found.shipped}, most expensive first: points ± longer side of 95 % interval; predictions flipped, and "
         "the rank by these",
@@ -38,20 +39,35 @@ def terminal_mismatch(found: Mismatch) -> Group:
         padding=(0, 1, 0, 0),
     )
     listed.add_column("")
-    listed.add_column("swap", no_wrap=True)
-    one_engine = len({name.rpartition(":")[0] for name in found.contenders}) == 1
-    names = [version(name) if one_engine else name for name in found.contenders]
+    listed.add_column("swap", overflow="fold")  # alone gives way where a terminal is narrow
+    names = _in_terminal(found)
     rejecting = any(swap.effects[found.shipped].rejected for swap in found.swaps)
-    for title in (*(each for name in names for each in (name, "flips")), "rank", *(["fail"] if rejecting else [])):
-        listed.add_column(title, justify="right")
+    columns = [each for name in names for each in (version(name), "flips")]
+    for title in (*columns, "rank", *(["fail"] if rejecting else [])):
+        listed.add_column(title, justify="right", no_wrap=True)
     ranks = found.flip_ranks
     for rank, swap in enumerate(found.swaps[:SHOWN], start=1):
-        effects = [swap.effects[name] for name in found.contenders]
+        effects = [swap.effects[name] for name in names]
         cells = [text for each in effects for text in (plus_minus(each.difference), percent(each.flipped))]
         failed = [str(swap.effects[found.shipped].rejected)] if rejecting else []
         listed.add_row(str(rank), swap.name, *cells, str(ranks[swap.name]), *failed)
     warnings = [Text(f"{each['severity']}: {each['message']}", style="yellow") for each in found.findings]
-    return Group(listed, *(Text(f"- {line}") for line in headline(found)), *warnings)
+    lines = (Text(f"- {line}") for line in (*_on_the_page(found), *headline(found)))
+    return Group(listed, *lines, *warnings)
+
+
+def _in_terminal(found: Mismatch) -> list[str]:
+    """The shipped contender, behind the fp32 version on its engine where there is one."""
+    fp32 = f"{found.shipped.rpartition(':')[0]}:{FP32}"
+    return [name for name in found.contenders if name in (fp32, found.shipped)]
+
+
+def _on_the_page(found: Mismatch) -> list[str]:
+    """What has no room in a terminal."""
+    swaps, others = len(found.swaps) - SHOWN, [name for name in found.contenders if name not in _in_terminal(found)]
+    left_out = [counted(swaps, "more swap")] if swaps > 0 else []
+    left_out += [f"what all of them do to {', '.join(others)}"] if others else []
+    return [f"On the page: {' and '.join(left_out)}."] if left_out else []
 
 
 def headline(found: Mismatch) -> list[str]:
@@ -78,6 +94,8 @@ def headline(found: Mismatch) -> list[str]:
     unusable = [name for name, effect in rejecting.items() if effect.unusable]
     if unusable:
         lines.append(f"Unusable here, and ranked behind all others: {', '.join(unusable)}; most pictures fail.")
+    if found.unchanged:
+        lines.append(f"Did nothing, every answer to every picture is the same: {', '.join(found.unchanged)}.")
     if found.declared:
         lines.append(f"Already what is declared: {', '.join(found.declared)}.")
     return lines

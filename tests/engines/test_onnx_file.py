@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from engines.artifact import Artifact, ArtifactError, TensorSpec
-from engines.onnx_file import artifact_from_onnx
+from engines.onnx_file import InputCodes, artifact_from_onnx, input_codes
 from tests.engines.tiny import CLASSES, Shape, tiny, tiny_artifact, with_external_weights, write_tiny
 
 ADVICE = "Export the classifier alone, with one picture in and one row of class scores out"
@@ -38,6 +39,42 @@ def test_channels_last_is_read(tmp_path: Path) -> None:
 def test_levels_are_an_input_too(tmp_path: Path) -> None:
     artifact = tiny_artifact(tmp_path, Shape(nhwc=True, dtype=TensorProto.UINT8))
     assert (artifact.input.dtype, artifact.layout) == ("uint8", "nhwc")
+
+
+@pytest.mark.parametrize("nhwc", [False, True])
+@pytest.mark.parametrize(
+    ("scale", "zero", "read"),
+    [
+        (np.float32(0.5), np.int8(-3), InputCodes("int8", 0.5, -3)),
+        (np.float32(0.25), np.uint8(7), InputCodes("uint8", 0.25, 7)),
+        (np.float32([0.5] * 3), np.int8([0] * 3), None),
+    ],
+)
+def test_codes_of_a_quantised_input_are_those_of_its_first_quantizelinear(
+    tmp_path: Path, nhwc: bool, scale: object, zero: object, read: InputCodes | None
+) -> None:
+    model = tiny(Shape(nhwc=nhwc))
+    graph = model.graph
+    behind = next((node.output[0] for node in graph.node if node.op_type == "Transpose"), "x")
+    graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(each), name) for each, name in ((scale, "s"), (zero, "z"))
+    )
+    for node in graph.node:
+        if node.op_type != "Transpose":
+            node.input[:] = ["rounded" if name == behind else name for name in node.input]
+    pair = [
+        helper.make_node("QuantizeLinear", [behind, "s", "z"], ["codes"], axis=1),
+        helper.make_node("DequantizeLinear", ["codes", "s", "z"], ["rounded"], axis=1),
+    ]
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes[:nhwc], *pair, *nodes[nhwc:]])
+    onnx.save(model, tmp_path / "m.onnx")
+    assert input_codes(artifact_from_onnx(tmp_path / "m.onnx")) == read
+
+
+def test_codes_of_an_input_that_is_not_quantised_are_none(tmp_path: Path) -> None:
+    assert input_codes(tiny_artifact(tmp_path)) is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from shutil import copy
 
+import onnx
 import pytest
+from onnx import numpy_helper
 from rich.console import Console
 
 from harness.cli import main
@@ -18,7 +20,7 @@ from harness.plan import plan
 from harness.progress import Progress
 from harness.recipe import Recipe, toml_from_recipe
 from harness.report.build import Report
-from harness.report.mismatch import mismatch_page, terminal_mismatch
+from harness.report.mismatch import headline, mismatch_page, terminal_mismatch
 from harness.report.text import plus_minus
 from harness.session import execute
 from harness.speed import Speed
@@ -26,7 +28,8 @@ from harness.store import Store
 from noise import NOISES
 from noise.crop import SETTINGS as CROPS
 
-SWAPS = ("resize:nearest", "resize:pillow-bilinear", "colour:bgr", "crop:letterbox", "layout")
+SAME = ("decode:pillow-icc", "decode:pillow-exif")  # the pictures have neither a profile nor an orientation
+SWAPS = (*SAME, "resize:nearest", "resize:pillow-bilinear", "colour:bgr", "crop:letterbox", "layout")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,22 @@ def test_recipe_swaps_everything_in_two_versions_of_every_engine(small: Recipe) 
     assert replace(recipe, noise=small.noise, engines=small.engines) == replace(small, seed=3)
 
 
+@pytest.mark.parametrize("name", ["fog:2", "imagenet_s:opencv+pillow-box", "gaussian_noise"])
+def test_noise_that_is_no_swap_of_one_step_is_refused(small: Recipe, name: str) -> None:
+    noise = name.partition(":")[0]
+    with pytest.raises(
+        HarnessError, match=f"there is no swap of one step '{noise}'.* measured by qharness run"
+    ) as told:
+        mismatch_recipe(small, ("resize", name))
+    assert all(each in str(told.value) for each in systematic_noises())
+
+
+def test_misspelt_swap_is_refused_with_the_nearest_name(small: Recipe) -> None:
+    with pytest.raises(HarnessError, match="did you mean 'resize'") as told:
+        mismatch_recipe(small, ("rezise:nearest",))
+    assert "measured by" not in str(told.value)
+
+
 def test_file_that_is_quantised_already_has_no_float_version(small: Recipe, store: Store) -> None:
     quantised = next(store.artifacts.glob("*.int8.*.onnx"))
     recipe = mismatch_recipe(replace(small, model=str(quantised)), ("resize",))
@@ -60,9 +79,27 @@ def test_file_that_is_quantised_already_has_no_float_version(small: Recipe, stor
     assert recipe.noise == ("clean", "resize")
 
 
+def test_integer_input_has_the_scale_of_the_file_where_that_is_quantised(small: Recipe, store: Store) -> None:
+    quantised = next(store.artifacts.glob("*.int8.*.onnx"))
+    model = onnx.load(quantised)
+    first = next(node for node in model.graph.node if node.op_type == "QuantizeLinear")
+    assert first.input[0] == model.graph.input[0].name
+    constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    scale, zero = (constants[name].item() for name in first.input[1:])
+
+    def rounding(recipe: Recipe) -> list[dict[str, object]]:
+        asked = replace(recipe, noise=("normalise:quantised-uint8", "normalise:quantised-int8"), engines=("ort-cpu",))
+        return [dict(each.pipeline.step_of("normalise", "").params) for each in plan(asked).conditions]
+
+    own, other = rounding(replace(small, model=str(quantised)))
+    assert (own["codes"], own["step"], own["zero"]) == ("uint8", scale, zero)
+    assert (other["codes"], other["step"], other["zero"]) == ("int8", 0, 0), "the file has no such codes"
+    assert [each["step"] for each in rounding(small)] == [0, 0], "the file is not quantised yet"
+
+
 def test_effects_are_those_that_sql_counts_in_the_records(found: Mismatch, store: Store) -> None:
     conditions = {each["name"]: each["cells"] for each in found.identity["conditions"]}
-    assert {swap.name for swap in found.swaps} == set(conditions) - {"clean", "resize:pillow-bilinear"}
+    assert {swap.name for swap in found.swaps} == set(conditions) - {"clean", "resize:pillow-bilinear", *SAME}
     for swap in found.swaps:
         for contender, effect in swap.effects.items():
             before, after = conditions["clean"][contender], conditions[swap.name][contender]
@@ -106,6 +143,11 @@ def test_ranking_is_by_accuracy_and_then_by_flips(found: Mismatch) -> None:
 
 def test_a_swap_to_what_is_declared_is_named_and_not_ranked(found: Mismatch) -> None:
     assert found.declared == ("resize:pillow-bilinear",)
+
+
+def test_a_swap_that_changes_no_answer_did_nothing_and_is_not_ranked(found: Mismatch) -> None:
+    assert found.unchanged == SAME
+    assert f"Did nothing, every answer to every picture is the same: {', '.join(SAME)}." in headline(found)
 
 
 def test_every_swap_says_which_step_is_new(found: Mismatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.mismatch import Mismatch, Swap, mismatch_from_store
+from harness.mismatch import Mismatch, Swap, _change, mismatch_from_store
 from harness.record import Record
 from harness.report.figures import TICK_WIDTH, forest
 from harness.report.mismatch import headline, mismatch_page, terminal_mismatch
@@ -155,6 +155,12 @@ def test_change_names_what_is_new_and_what_it_changes_on_the_way(found: Mismatch
     assert found.declared == ("decode:same",)
 
 
+def test_change_names_a_colour_step_that_the_model_declares_already() -> None:
+    colour = {"stage": "colour", "name": "bgr", "params": {}}
+    declared = [DECLARED[0], colour, DECLARED[1]]
+    assert _change([DECLARED[0], colour, colour, DECLARED[1]], declared) == "colour.bgr()"
+
+
 def test_page_shows_every_column_under_its_own_title(found: Mismatch) -> None:
     page = mismatch_page(found)
     head = page[page.index("<h2>Ranking") :]
@@ -193,6 +199,20 @@ def test_terminal_shows_the_failures_within_eighty_columns(found: Mismatch, caps
     lines = capsys.readouterr().out.splitlines()
     assert next(line for line in lines if line.startswith("3 ")).split()[-1] == "9"
     assert next(line for line in lines if line.startswith("1 ")).split()[-1] == "0"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_terminal_shows_two_of_six_contenders_and_says_where_the_others_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    six = mismatch_from_store(written(tmp_path / "run", engines=("e", "slow", "slower")))
+    assert len(six.contenders) == 6
+    Console(width=width).print(terminal_mismatch(six))
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.startswith("1 "))
+    assert " ".join(row.split()) == "1 resize:nearest -10.0 ±29.6 10.0 % -20.0 ±42.2 50.0 % 2 0"
+    told = " ".join(" ".join(lines).split())
+    assert "On the page: what all of them do to slow:fp32, slow:integer, slower:fp32, slower:integer." in told
 
 
 def test_engine_that_has_seen_nothing_does_not_rank(tmp_path: Path) -> None:

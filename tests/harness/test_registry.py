@@ -13,6 +13,7 @@ import pytest
 from engines import ENGINES, Entry
 from harness.doctor import availability, clashes
 from harness.errors import HarnessError
+from harness.mismatch import mismatch_recipe
 from harness.plan import plan
 from harness.recipe import Recipe
 from harness.registry import ENGINE_TABLE, NOISE_TABLE, STEP_TABLE, noise_settings, step_function
@@ -20,8 +21,9 @@ from noise.base import Step
 
 PLUGIN = """
 import numpy as np
-from noise.base import severities
+from noise.base import Step, severities
 
+SWAPS = {"half": Step("normalise", "float16", {})}
 SETTINGS = severities("rain", {"drops": 1}, {"drops": 9})
 
 def rain(*, drops):
@@ -64,6 +66,14 @@ def test_a_plugin_adds_a_noise_that_runs(site: Path, small: Recipe) -> None:
     wet = step_function(step)(np.zeros((32, 32, 3), np.uint8), np.random.default_rng(0))
     assert wet.max() == 255
     assert [c.name for c in plan(replace(small, noise=("rain",))).conditions] == ["rain:1", "rain:2"]
+
+
+def test_a_swap_of_a_plugin_is_ranked_like_any_other_and_its_corruptions_are_not(site: Path, small: Recipe) -> None:
+    install(site, "[qharness.noises]", "rain = rain_plugin:SETTINGS", "dim = rain_plugin:SWAPS")
+    assert mismatch_recipe(small).noise[-1] == "dim"
+    assert mismatch_recipe(small, ("dim:half",)).noise == ("clean", "dim:half")
+    with pytest.raises(HarnessError, match=r"no swap of one step 'rain'.* rain is measured by qharness run"):
+        mismatch_recipe(small, ("rain",))
 
 
 def test_a_plugin_may_not_take_a_built_in_name(site: Path) -> None:

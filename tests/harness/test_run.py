@@ -17,10 +17,11 @@ from harness.progress import Progress
 from harness.recipe import Recipe
 from harness.report.build import Report
 from harness.speed import Speed
+from harness.store import Store
 from tests.harness import doubles
 
 Use = Callable[[str], Recipe]
-OPENCV = tuple(f"resize:{name}" for name in ("nearest", "bilinear", "bicubic", "area"))
+CONTRAST = tuple(f"contrast:{severity}" for severity in range(1, 5))
 
 
 @pytest.fixture
@@ -67,12 +68,50 @@ def test_an_engine_that_is_not_reentrant_is_called_by_one_worker_at_a_time(
 
 
 def test_batches_are_as_large_as_asked_for_and_no_larger(use: Use, run_recipe: Callable[..., Report]) -> None:
-    recipe = replace(use("DoubleEngine"), noise=("clean", "brightness", *OPENCV))
+    recipe = replace(use("DoubleEngine"), noise=("clean", "brightness", *CONTRAST))
     doubles.calls.clear()
     run_recipe(recipe, speed=Speed(workers=1, batch=4))
     # Ten conditions of each of 16 pictures: 4 + 4 + 2. The checks before the run take 8 at once or 1.
     assert doubles.calls.count(4) == 2 * 16
     assert doubles.calls.count(2) == 16
+
+
+@pytest.mark.parametrize("speed", [Speed(workers=0, batch=4), Speed(workers=2, batch=1)])
+def test_the_same_input_is_answered_once_and_makes_a_record_for_each_condition(
+    use: Use, run_recipe: Callable[..., Report], tmp_path: Path, speed: Speed
+) -> None:
+    # No picture of these has an orientation or a profile: three of the five conditions feed the very same bytes.
+    names = ("clean", "decode:pillow-exif", "resize:nearest", "decode:pillow-icc", "brightness:2")
+    doubles.calls.clear()
+    run_recipe(replace(use("DoubleEngine"), noise=names), speed=speed)
+    asked = sum(doubles.calls)
+    doubles.calls.clear()
+    run_recipe(replace(use("DoubleEngine"), noise=("clean", "resize:nearest", "brightness:2")), "three", speed)
+    assert asked == sum(doubles.calls)
+    store, three = Store(tmp_path / "run"), Store(tmp_path / "three")
+    kept = "sample, label, source, prediction, correct, top5, margin, log_probability, confidence, error"
+    cells = {
+        each["name"]: each["cells"]["double:fp32"] for each in store.read_json("run.json")["identity"]["conditions"]
+    }
+    rows = {
+        name: store.query(f"select {kept} from records where cell = '{cell}' order by sample")
+        for name, cell in cells.items()
+    }
+    assert all(len(each) == 16 for each in rows.values())
+    assert rows["clean"] == rows["decode:pillow-exif"] == rows["decode:pillow-icc"]
+    assert rows["clean"] != rows["resize:nearest"]
+    for name in ("clean", "resize:nearest", "brightness:2"):
+        alone = three.query(f"select {kept} from records where cell = '{cells[name]}' order by sample")
+        assert alone == rows[name]
+
+
+def test_an_error_of_the_engine_is_that_of_every_condition_with_the_same_input(
+    use: Use, run_recipe: Callable[..., Report]
+) -> None:
+    recipe = replace(use("NotFinite"), noise=("clean", "decode:pillow-exif"))
+    clean, again = run_recipe(recipe, speed=Speed(batch=1)).of_kind("condition")
+    assert clean.accuracy["double:fp32"].failed == 16
+    assert clean.accuracy == again.accuracy
 
 
 @pytest.mark.parametrize(
