@@ -70,7 +70,10 @@ class Baseline:
         groups = [_group(identity, row) for identity in self._identities]
         for condition in groups[0]:
             self._check(condition["name"], contender)
-        ours, theirs = ({each["name"]: [each["pipeline"], each["folder"]] for each in group} for group in groups)
+        ours, theirs = (
+            {each["name"]: [_before_the_network(each["pipeline"], identity), each["folder"]] for each in group}
+            for identity, group in zip(self._identities, groups, strict=True)
+        )
         difference = first_difference(ours, theirs)
         if difference:
             raise HarnessError(
@@ -89,6 +92,15 @@ class Baseline:
             raise unknown(f"condition in {self._there.folder}", condition, cells)
         if contender not in cells[condition]:
             raise unknown(f"version in {self._there.folder}", contender, cells[condition])
+
+
+def _before_the_network(pipeline: Sequence[Mapping[str, Any]], identity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A pipeline without the normalisation that the model declares: it is the model's, which may have it inside.
+
+    A preset that somebody named is no declaration, and compared as a whole.
+    """
+    own = [step for step in identity["preprocessing"] if step["stage"] == "normalise"]
+    return [step for step in pipeline if identity["recipe"]["preprocess"] or step not in own]
 
 
 def _group(identity: Mapping[str, Any], row: str) -> list[Mapping[str, Any]]:

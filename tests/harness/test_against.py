@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engines.onnx_file import artifact_from_onnx
+from exporters.operators import folded_mean, write_variant
 from harness.against import Baseline
 from harness.errors import HarnessError
 from harness.estimate import paired_difference
@@ -101,6 +103,18 @@ def test_a_failed_picture_is_wrong_and_counted(finished: Path, small: Recipe, tm
     got = Baseline(same, Store(finished)).change("clean", ENGINE)
     assert (got.n, got.failed) == (16, 1)
     assert got.value == pytest.approx(-1 / 16)
+
+
+def test_a_model_that_normalises_itself_is_compared_with_its_parent(
+    finished: Path, small: Recipe, tmp_path: Path
+) -> None:
+    parent = artifact_from_onnx(Path(small.model))
+    folded = write_variant(parent, "folded-mean", folded_mean, tmp_path / "folded.onnx")
+    recipe = replace(small, model=str(folded.path), noise=("clean", "brightness:2"), engines=("ort-cpu:fp32",))
+    execute(recipe, tmp_path / "run", Speed(0, 2), Progress())
+    got = Baseline(Store(tmp_path / "run"), Store(finished)).change("brightness:2", "ort-cpu:fp32")
+    assert (got.n, got.failed) == (16, 0)
+    assert got.value == pytest.approx(0, abs=2 / 16)  # but for rounding and the padding they are one network
 
 
 def test_another_preprocessing_or_noise_is_refused(finished: Path, small: Recipe, tmp_path: Path) -> None:
