@@ -81,7 +81,9 @@ def _rows(model: str, found: Sequence[Mismatch], minutes: Sequence[float]) -> li
     for ranked_by in ("accuracy", "flips"):
         costs = [_costs(each, ranked_by) for each in found]
         orders = [sorted(each, key=lambda name, each=each: -each[name]) for each in costs]  # type: ignore[misc]
-        names = list(costs[0])
+        # What did nothing to either half would agree without saying anything.
+        both = set(found[0].unchanged) & set(found[1].unchanged)
+        names = [name for name in costs[0] if name not in both]
         first, second = (_ranks(np.array([each[name] for name in names])) for each in costs)
         rows.append(
             {
@@ -99,11 +101,12 @@ def _rows(model: str, found: Sequence[Mismatch], minutes: Sequence[float]) -> li
 
 
 def _costs(found: Mismatch, ranked_by: str) -> dict[str, float]:
-    """Swap -> points of accuracy lost, or percent of predictions flipped."""
+    """Swap -> points of accuracy lost, or percent of predictions flipped; 0 of either where it did nothing."""
     effects = {swap.name: swap.effects[found.shipped] for swap in found.swaps}
+    idle = dict.fromkeys(found.unchanged, 0.0)
     if ranked_by == "accuracy":
-        return {name: -100 * (effect.difference.value or 0) for name, effect in effects.items()}
-    return {name: 100 * (effect.flipped.value or 0) for name, effect in effects.items()}
+        return {name: -100 * (effect.difference.value or 0) for name, effect in effects.items()} | idle
+    return {name: 100 * (effect.flipped.value or 0) for name, effect in effects.items()} | idle
 
 
 def _worst(order: Sequence[str], costs: Mapping[str, float]) -> str:
