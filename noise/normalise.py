@@ -77,15 +77,25 @@ def quantised(*, scale: float, mean: Numbers, std: Numbers, codes: str, step: fl
         zero: the zero point, where ``step`` is given.
     """
     values = _formula(np.float32, scale, mean, std)
-    if codes not in CODES:
-        raise NoiseError(f"an integer input has codes {' or '.join(CODES)}; got {codes!r}")
-    least, greatest, symmetric = CODES[codes]
-    if not step:
-        low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
-        step = max(-low, high) / greatest if symmetric else (high - low) / (greatest - least)
-        zero = 0 if symmetric else round(least - low / step)
+    step, zero = input_grid(scale=scale, mean=mean, std=std, codes=codes, step=step, zero=zero)
+    least, greatest, _ = CODES[codes]
     rounded = np.clip(np.rint(values / np.float32(step)) + zero, least, greatest)
     return _looked_up(((rounded - zero) * np.float32(step)).astype(np.float32))
+
+
+def input_grid(
+    *, scale: float, mean: Numbers, std: Numbers, codes: str, step: float = 0, zero: int = 0
+) -> tuple[float, int]:
+    """The step and the zero point with which `quantised` rounds; it takes the same arguments."""
+    if codes not in CODES:
+        raise NoiseError(f"an integer input has codes {' or '.join(CODES)}; got {codes!r}")
+    if step:
+        return step, zero
+    least, greatest, symmetric = CODES[codes]
+    values = _formula(np.float32, scale, mean, std)
+    low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+    step = max(-low, high) / greatest if symmetric else (high - low) / (greatest - least)
+    return step, 0 if symmetric else round(least - low / step)
 
 
 def _formula(kind: Any, scale: float, mean: Numbers, std: Numbers) -> npt.NDArray[Any]:

@@ -1,0 +1,157 @@
+"""The operators that a twin has. A new one is a function in the file of its family, and a row here."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from exporters.twin import convolution, elementwise, normalisation, plane, products, quantisation, shape
+from exporters.twin.elementwise import gathered, plain, rounding
+from exporters.twin.node import Operator
+from exporters.twin.normalisation import reduction
+
+# The domain, unless it is ONNX's own, with a dot, and the operator -> its function.
+OPERATORS: dict[str, Operator] = {
+    # convolution and pooling
+    "Conv": convolution.conv,
+    "ConvTranspose": convolution.conv_transpose,
+    "MaxPool": convolution.max_pool,
+    "AveragePool": convolution.average_pool,
+    "GlobalAveragePool": convolution.global_average_pool,
+    "GlobalMaxPool": convolution.global_max_pool,
+    "com.microsoft.FusedConv": convolution.fused_conv,
+    # planes
+    "Pad": plane.pad,
+    "Resize": plane.resize,
+    "Upsample": plane.upsample,
+    # products
+    "MatMul": products.matmul,
+    "Gemm": products.gemm,
+    "Einsum": products.einsum,
+    "Attention": products.attention,
+    "com.microsoft.FusedMatMul": products.fused_matmul,
+    "com.microsoft.FusedGemm": products.fused_gemm,
+    # quantisation
+    "QuantizeLinear": quantisation.quantize_linear,
+    "DequantizeLinear": quantisation.dequantize_linear,
+    "com.microsoft.QuantizeLinear": quantisation.quantize_linear,
+    "com.microsoft.DequantizeLinear": quantisation.dequantize_linear,
+    "com.microsoft.DequantizeNBits": quantisation.dequantize_nbits,
+    # normalisation
+    "BatchNormalization": normalisation.batch_normalization,
+    "InstanceNormalization": normalisation.instance_normalization,
+    "LayerNormalization": normalisation.layer_normalization,
+    "GroupNormalization": normalisation.group_normalization,
+    "RMSNormalization": normalisation.rms_normalization,
+    "LRN": normalisation.local_response_normalization,
+    "LpNormalization": normalisation.lp_normalization,
+    "Softmax": normalisation.softmax,
+    "LogSoftmax": normalisation.log_softmax,
+    "com.microsoft.SkipLayerNormalization": normalisation.skip_layer_normalization,
+    # reductions
+    "ReduceMean": reduction(lambda x, axes, keep: x.mean(axes, keepdim=keep)),
+    "ReduceSum": reduction(normalisation.total, axes_since=13),
+    "ReduceMax": reduction(lambda x, axes, keep: x.amax(axes, keepdim=keep)),
+    "ReduceMin": reduction(lambda x, axes, keep: x.amin(axes, keepdim=keep)),
+    "ReduceProd": reduction(normalisation.product),
+    "ReduceL1": reduction(lambda x, axes, keep: normalisation.total(x.abs(), axes, keep)),
+    "ReduceL2": reduction(lambda x, axes, keep: normalisation.total(x.square(), axes, keep).sqrt()),
+    "ReduceSumSquare": reduction(lambda x, axes, keep: normalisation.total(x.square(), axes, keep)),
+    "ReduceLogSum": reduction(lambda x, axes, keep: normalisation.total(x, axes, keep).log()),
+    "ReduceLogSumExp": reduction(lambda x, axes, keep: x.logsumexp(axes, keepdim=keep)),
+    # arithmetic
+    "Add": plain(torch.add),
+    "Sub": plain(torch.sub),
+    "Mul": plain(torch.mul),
+    "Div": elementwise.divide,
+    "Mod": elementwise.modulo,
+    "Pow": elementwise.power,
+    "Sum": gathered(torch.add),
+    "Mean": elementwise.mean,
+    "Min": gathered(torch.minimum),
+    "Max": gathered(torch.maximum),
+    "Neg": plain(torch.neg),
+    "Abs": plain(torch.abs),
+    "Sign": plain(torch.sign),
+    "Sqrt": plain(torch.sqrt),
+    "Reciprocal": plain(torch.reciprocal),
+    "Exp": plain(torch.exp),
+    "Log": plain(torch.log),
+    "Sin": plain(torch.sin),
+    "Cos": plain(torch.cos),
+    "Erf": plain(torch.erf),
+    "Floor": rounding(torch.floor),
+    "Ceil": rounding(torch.ceil),
+    "Round": rounding(torch.round),
+    "Clip": elementwise.clip,
+    # activations
+    "Relu": plain(functional.relu),
+    "LeakyRelu": elementwise.leaky_relu,
+    "PRelu": elementwise.prelu,
+    "Elu": elementwise.elu,
+    "Celu": elementwise.celu,
+    "Selu": elementwise.selu,
+    "ThresholdedRelu": elementwise.thresholded_relu,
+    "Sigmoid": plain(torch.sigmoid),
+    "HardSigmoid": elementwise.hard_sigmoid,
+    "HardSwish": elementwise.hard_swish,
+    "Swish": elementwise.swish,
+    "Mish": plain(functional.mish),
+    "Tanh": plain(torch.tanh),
+    "Softplus": plain(functional.softplus),
+    "Softsign": plain(functional.softsign),
+    "Gelu": elementwise.gelu,
+    "com.microsoft.Gelu": elementwise.gelu,
+    "com.microsoft.BiasGelu": elementwise.bias_gelu,
+    "com.microsoft.FastGelu": elementwise.fast_gelu,
+    "com.microsoft.QuickGelu": elementwise.swish,
+    # logic and choice
+    "Equal": plain(torch.eq),
+    "Greater": plain(torch.gt),
+    "GreaterOrEqual": plain(torch.ge),
+    "Less": plain(torch.lt),
+    "LessOrEqual": plain(torch.le),
+    "And": plain(torch.logical_and),
+    "Or": plain(torch.logical_or),
+    "Xor": plain(torch.logical_xor),
+    "Not": plain(torch.logical_not),
+    "IsNaN": plain(torch.isnan),
+    "Where": elementwise.where,
+    "Cast": elementwise.cast,
+    "CastLike": elementwise.cast_like,
+    "Identity": elementwise.identity,
+    "Dropout": elementwise.dropout,
+    # shapes
+    "Shape": shape.shape,
+    "Size": shape.size,
+    "Reshape": shape.reshape,
+    "Flatten": shape.flatten,
+    "Transpose": shape.transpose,
+    "Squeeze": shape.squeeze,
+    "Unsqueeze": shape.unsqueeze,
+    "Concat": shape.concat,
+    "Split": shape.split,
+    "Slice": shape.slice_,
+    "Gather": shape.gather,
+    "GatherElements": shape.gather_elements,
+    "GatherND": shape.gather_nd,
+    "ScatterElements": shape.scatter_elements,
+    "ScatterND": shape.scatter_nd,
+    "Expand": shape.expand,
+    "Tile": shape.tile,
+    "ConstantOfShape": shape.constant_of_shape,
+    "Range": shape.range_,
+    "Trilu": shape.trilu,
+    "CumSum": shape.cumulative_sum,
+    "OneHot": shape.one_hot,
+    "NonZero": shape.non_zero,
+    "ArgMax": shape.arg_max,
+    "EyeLike": shape.eye_like,
+    "DepthToSpace": shape.depth_to_space,
+    "SpaceToDepth": shape.space_to_depth,
+}
+
+
+def row(domain: str, operator: str) -> str:
+    """The key of an operator in `OPERATORS`."""
+    return operator if domain in ("", "ai.onnx") else f"{domain}.{operator}"
