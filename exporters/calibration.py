@@ -12,9 +12,9 @@ import onnxruntime as ort
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from engines.artifact import Artifact
-from engines.ort import CPU
 from exporters.base import Calibration, ExportError, Observer, Picture, Source, Values
 from exporters.folding import folded_model
+from exporters.tapped import Tapped
 
 # Everything that ONNX Runtime can compute on integers, sorted: a set's order would change from run to run.
 OPERATORS = sorted({*QLinearOpsRegistry, *QDQRegistry})
@@ -40,12 +40,11 @@ def calibrate(
     names = activation_names(model)
     observers = {name: new_observer() for name in names}
     made = [name for name in names if name != artifact.input.name]
-    session = _tapped_session(model, made)
+    activations = Tapped(model, made)
     inputs = 0
     with ThreadPoolExecutor(_WORKERS) as workers:
         for picture in pictures:
-            feeds = {artifact.input.name: picture}
-            values = {**feeds, **dict(zip(made, session.run(made, feeds), strict=True))}
+            values = {artifact.input.name: picture, **activations(picture)}
             list(workers.map(_observe, observers.values(), names, map(values.__getitem__, names)))
             inputs += 1
     if not inputs:
@@ -76,17 +75,6 @@ def activation_names(model: onnx.ModelProto) -> list[str]:
         if name in floats
     )
     return [name for name in dict.fromkeys(touched) if name not in constants]
-
-
-def _tapped_session(model: onnx.ModelProto, names: Iterable[str]) -> ort.InferenceSession:
-    """A session that also returns the named activations."""
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(model)
-    known = {value.name for value in tapped.graph.output}
-    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return ort.InferenceSession(tapped.SerializeToString(), options, providers=[CPU])
 
 
 def _observe(observer: Observer, name: str, values: Values) -> None:

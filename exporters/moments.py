@@ -6,12 +6,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
-import onnxruntime as ort
-from onnx import helper
 
-from engines.ort import CPU, OrtFailure
 from exporters.base import ExportError, Picture
 from exporters.blocks import Floats, Moments
+from exporters.tapped import Tapped
 
 
 def layer_moments(
@@ -33,25 +31,14 @@ def layer_moments(
     Raises:
         ExportError: there is no picture, or ONNX Runtime refuses the model or a picture.
     """
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    known = {value.name for value in watched.graph.output}
-    names = list(dict.fromkeys(sources.values()))
-    watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in known)
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 3
+    activations = Tapped(model, sources.values())
     sums: dict[str, Moments] = {}
     count = 0
-    try:
-        session = ort.InferenceSession(watched.SerializeToString(), settings, providers=[CPU])
-        feed = session.get_inputs()[0].name
-        for picture in pictures:
-            count += 1
-            for name, values in zip(names, session.run(names, {feed: picture}), strict=True):
-                products = _products(values, block)
-                sums[name] = sums[name] + products if name in sums else products
-    except OrtFailure as error:
-        raise ExportError(f"ONNX Runtime {ort.__version__} cannot run the model on a picture: {error}") from error
+    for picture in pictures:
+        count += 1
+        for name, values in activations(picture).items():
+            products = _products(values, block)
+            sums[name] = sums[name] + products if name in sums else products
     if not count:
         raise ExportError("expected at least one calibration picture; got none")
     return {layer: sums[name] for layer, name in sources.items()}, count
