@@ -1,15 +1,16 @@
 """Exporters: from a network to the file that an engine runs.
 
 `exporters.calibration` measures ranges once, by a method of `METHODS`; `exporters.qdq` writes them as Q/DQ nodes for a
-target of `TARGETS`. `exporters.operators` writes a model as another runtime computes it, by a variant of `VARIANTS`.
-A new method is one new file in `exporters/ranges` and one row; a new target and a new variant are one row.
+target of `TARGETS`, and `exporters.improve` helps by rows of `IMPROVEMENTS`. `exporters.operators` writes a model as
+another runtime computes it, by a variant of `VARIANTS`. A new method is one new file in `exporters/ranges` and one row,
+a new improvement one in `exporters/improvements` and one row; a new target and a new variant are one row.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["METHODS", "TARGETS", "VARIANTS", "Entry"]
+__all__ = ["IMPROVEMENTS", "METHODS", "TARGETS", "VARIANTS", "Entry"]
 
 
 class Entry(NamedTuple):
@@ -41,6 +42,31 @@ TARGETS = {
     ),
     "tensorrt": Entry("exporters.targets:tensorrt", "TensorRT 8.6 to 11: symmetric S8S8, Q/DQ on weights", "cpu"),
     "simulated": Entry("exporters.targets:simulated", "fake quantisation in float, on any runtime: U8S8", "cpu"),
+}
+
+# name -> a function of at most one number that makes an `exporters.improvements.base.Improvement`; a name may be given
+# with its number, "smooth-quant:0.5". Several are applied in this order.
+IMPROVEMENTS = {
+    "cross-layer-equalisation": Entry(
+        "exporters.improvements.equalisation:CrossLayerEqualisation",
+        "neighbouring convolutions share the sizes of their channels",
+        "cpu",
+    ),
+    "smooth-quant": Entry(
+        "exporters.improvements.smooth_quant:SmoothQuant",
+        "large channels behind a LayerNormalization move into the weights; the share that moves",
+        "cpu",
+    ),
+    "adaround": Entry(
+        "exporters.improvements.adaround:AdaRound",
+        "each weight is rounded up or down for its layer's output; steps of descent",
+        "cpu",
+    ),
+    "bias-correction": Entry(
+        "exporters.improvements.bias_correction:BiasCorrection",
+        "biases take up the mean error of each channel",
+        "cpu",
+    ),
 }
 
 # name -> an `exporters.operators.Rewrite`

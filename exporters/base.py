@@ -123,6 +123,7 @@ class Quantisation:
         weight_bits: 8, 7 (safe where sums of two products saturate at 16 bits), or 0 for what suits the target.
         keep_float: patterns of node names, as a shell matches file names, that stay in float.
         only: names of nodes, the only ones that become integers; empty for all.
+        improve: rows of `exporters.IMPROVEMENTS`, with their numbers, that help.
     """
 
     target: str
@@ -131,6 +132,7 @@ class Quantisation:
     weight_bits: int = 0
     keep_float: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    improve: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for what, got, known in (("weights", self.weights, WEIGHTS), ("activations", self.activations, ACTIVATIONS)):

@@ -91,7 +91,7 @@ def nodes_matching(model: onnx.ModelProto, patterns: Sequence[str]) -> list[str]
         ExportError: a pattern matches none.
     """
     names = [node.name for node in model.graph.node]
-    shown = {name: _shown(name) for name in names}
+    shown = {name: shown_name(name) for name in names}
     for pattern in patterns:
         if not fnmatch.filter(shown.values(), pattern):
             layers = ", ".join(shown[node.name] for node in model.graph.node if node.op_type in MAC_OPERATORS)
@@ -118,11 +118,11 @@ def layer_groups(artifact: Artifact) -> dict[str, tuple[str, ...]]:
         if layer.op_type in MAC_OPERATORS:
             readers = [node for node in nodes if layer.output[0] in node.input]
             fused = [node.name for node in readers if len(readers) == 1 and node.op_type in ("Relu", "Clip")]
-            groups[_shown(layer.name)] = (layer.name, *fused)
+            groups[shown_name(layer.name)] = (layer.name, *fused)
     return groups
 
 
-def _shown(name: str) -> str:
+def shown_name(name: str) -> str:
     """A node's name without what ONNX Runtime appends when it moves the node."""
     return re.sub(r"_token_\d+$", "", name)
 

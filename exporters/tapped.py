@@ -35,6 +35,8 @@ class Tapped:
         tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names if name not in known)
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        # Between two pictures the caller computes with NumPy, which wants the cores that idle threads would spin on.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if simulated:
             options.add_session_config_entry(SIMULATE, "1")
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from engines.artifact import Artifact
-from exporters.base import Calibration, ExportError, Observer, Picture, Source, check_model, read_calibration
+from exporters.base import Calibration, Observer, Picture, Source, check_model, read_calibration
 from harness.conditions import Condition, Finding, conditions_from_recipe
 from harness.errors import HarnessError
 from harness.preprocess import compile_tree
 from harness.progress import Progress
 from harness.recipe import Recipe
-from harness.registry import METHOD_TABLE, calibrator
+from harness.registry import METHOD_TABLE, calibrator, improvements
 from harness.samples import SampleSet
 from noise.base import Pipeline
 
@@ -83,6 +83,12 @@ def job_from_recipe(
     ready = _ready(recipe, artifact, pipeline) if recipe.calibration and not artifact.quantised else None
     method = ready.source.method if ready else recipe.calibration_method or DEFAULT_METHOD
     observer_factory(method)  # a wrong name is said now
+    improvements(recipe.improve)
+    if recipe.improve and artifact.quantised:
+        raise HarnessError(
+            f"{artifact.path.name} is quantised already; improve the float model that it was made from, or leave "
+            f"--improve out"
+        )
     names = recipe.calibration_noise or (CLEAN,)
     conditions = conditions_from_recipe(names, replace(recipe, imagenet_c=""), pipeline)
     job = CalibrationJob(artifact, samples, pipeline, conditions.chosen, method, recipe.seed, ready)
@@ -111,20 +117,7 @@ def observer_factory(method: str) -> Callable[[], Observer]:
         HarnessError: no such method, or a parameter that is no number.
         ExportError: a number that the method refuses.
     """
-    name, _, text = method.partition(":")
-    make: Callable[..., Observer] = METHOD_TABLE.resolve(name)
-    if not text:
-        return make
-    try:
-        parameter = float(text)
-        make(parameter)
-    except ExportError:
-        raise
-    except ValueError as error:
-        raise HarnessError(f"the calibration method {name!r} cannot take {text!r}: {error}") from error
-    except TypeError as error:
-        raise HarnessError(f"the calibration method {name!r} takes no number; write it without :{text}") from error
-    return lambda: make(parameter)
+    return METHOD_TABLE.maker(method)
 
 
 def leaks(source: Source, scored: Mapping[str, str], unreadable: str) -> list[tuple[str, str]]:

@@ -14,10 +14,11 @@ from engines.onnx_file import artifact_from_onnx
 from exporters.base import Calibration, ExportError, made_from, read_calibration, write_calibration
 from harness.calibrate import CalibrationJob, calibration_from_job
 from harness.conditions import Condition
+from harness.improve import improved_job, quantised_file
 from harness.plan import FP32, SIMULATED, Plan
 from harness.progress import Progress
 from harness.recipe import options_from_recipe, quantisation_from_recipe
-from harness.registry import engine_opener, qdq_writer, quantisation_target
+from harness.registry import engine_opener
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,9 @@ def prepare(made: Plan, folder: Path, progress: Progress) -> tuple[Contender, ..
 def _quantised(made: Plan, target: str, folder: Path, progress: Progress) -> Artifact:
     """The model as Q/DQ for a target; what an earlier attempt left, made from the same things, is used again."""
     stem = made.artifact.path.stem
-    calibration = _calibration(made.calibration, folder / f"{stem}.calibration.json", progress)
     wish = quantisation_from_recipe(made.recipe, target)
+    job = improved_job(made.calibration, wish.improve, folder / f"{stem}.improved.onnx", progress)
+    calibration = _calibration(job, folder / f"{stem}.calibration.json", progress)
     path = folder / f"{stem}.int8.{target}.onnx"
     try:
         found = artifact_from_onnx(path)
@@ -103,7 +105,7 @@ def _quantised(made: Plan, target: str, folder: Path, progress: Progress) -> Art
             return found
     except ArtifactError:
         pass
-    return qdq_writer()(made.artifact, calibration, wish, quantisation_target(target), path)
+    return quantised_file(job, calibration, wish, path, progress)
 
 
 def _calibration(job: CalibrationJob, path: Path, progress: Progress) -> Calibration:

@@ -71,6 +71,7 @@ class Recipe:
         weight_bits: 8, 7, or 0 for 7 where this processor's sums of two products saturate.
         activations: "symmetric", "asymmetric", or "" for what suits each engine.
         keep_float: patterns of names of nodes that stay in float, as a shell matches file names.
+        improve: rows of `exporters.IMPROVEMENTS`, with their numbers ("smooth-quant:0.5"), that help quantisation.
         limit: score at most this many pictures, drawn with the seed; 0 scores all.
         seed: of every random draw.
     """
@@ -99,6 +100,7 @@ class Recipe:
     activations: str = ""
     weight_bits: int = 0
     keep_float: tuple[str, ...] = ()
+    improve: tuple[str, ...] = ()
     limit: int = 0
     seed: int = 0
 
@@ -112,6 +114,11 @@ class Recipe:
             raise HarnessError("the pictures of imagenet_c are stored already; leave corruption_form out")
         if self.calibrate and self.calibration:
             raise HarnessError("give either pictures to calibrate on (calibrate) or ranges (calibration), not both")
+        if self.improve and self.calibration:
+            raise HarnessError(
+                "improvements look at pictures, and some change the model that is calibrated: give pictures to "
+                "calibrate on (calibrate) instead of ranges (calibration)"
+            )
         quantisation_from_recipe(self, "")
         options_from_recipe(self)
         for name in ("noise", "engines", "calibration_noise"):
@@ -164,7 +171,14 @@ def quantisation_from_recipe(recipe: Recipe, target: str) -> Quantisation:
     Raises:
         ExportError: a wish that no target has.
     """
-    return Quantisation(target, recipe.weights, recipe.activations, recipe.weight_bits, recipe.keep_float)
+    return Quantisation(
+        target,
+        recipe.weights,
+        recipe.activations,
+        recipe.weight_bits,
+        recipe.keep_float,
+        improve=recipe.improve,
+    )
 
 
 def options_from_recipe(recipe: Recipe, *, integer_kernels: bool = True) -> EngineOptions:

@@ -24,8 +24,9 @@ from engines.building import BuildPlan, ComparePlans, ReadPlan, engine_of_plan
 from engines.certificate import Certify
 from engines.lint import Lint
 from engines.onnx_file import artifact_from_onnx
-from exporters import METHODS, TARGETS, VARIANTS
-from exporters.base import Calibration, Observer, Picture, Quantisation, Source
+from exporters import IMPROVEMENTS, METHODS, TARGETS, VARIANTS
+from exporters.base import Calibration, ExportError, Observer, Picture, Quantisation, Source
+from exporters.improvements.base import Improvement, Material
 from exporters.int4_options import Int4Options
 from harness.errors import HarnessError, unknown
 from harness.sources import SOURCES
@@ -77,12 +78,35 @@ class Table:
             return import_target(f"{self.what} {name!r}", plugins[0].value, None)
         raise unknown(self.what, name, self.names())
 
+    def maker(self, text: str) -> Callable[[], Any]:
+        """What makes the thing that ``NAME`` or ``NAME:NUMBER`` stands for.
+
+        Raises:
+            HarnessError: as `resolve`, or what follows the name is no number.
+            ExportError: a number that the thing refuses.
+        """
+        name, _, number = text.partition(":")
+        make: Callable[..., Any] = self.resolve(name)
+        if not number:
+            return make
+        try:
+            parameter = float(number)
+            make(parameter)
+        except ExportError:
+            raise
+        except ValueError as error:
+            raise HarnessError(f"the {self.what} {name!r} cannot take {number!r}: {error}") from error
+        except TypeError as error:
+            raise HarnessError(f"the {self.what} {name!r} takes no number; write it without :{number}") from error
+        return lambda: make(parameter)
+
 
 STEP_TABLE = Table("step", STEPS, "qharness.steps")
 NOISE_TABLE = Table("noise", NOISES, "qharness.noises")
 ENGINE_TABLE = Table("engine", ENGINES, "qharness.engines")
 METHOD_TABLE = Table("calibration method", METHODS, "qharness.methods")
 TARGET_TABLE = Table("quantisation target", TARGETS, "qharness.targets")
+IMPROVEMENT_TABLE = Table("improvement", IMPROVEMENTS, "qharness.improvements")
 VARIANT_TABLE = Table("operator variant", VARIANTS, "qharness.variants")
 SOURCE_TABLE = Table("data source", SOURCES, "qharness.sources")
 
@@ -177,6 +201,52 @@ class WriteQdq(Protocol):
     def __call__(
         self, artifact: Artifact, calibration: Calibration, quantisation: Quantisation, target: Any, path: Path
     ) -> Artifact: ...
+
+
+def improvements(names: Sequence[str]) -> dict[str, Improvement]:
+    """Name -> the improvement that it stands for, in the order in which they are applied.
+
+    Raises:
+        HarnessError, ExportError: no such improvement, a number that it refuses, or one is named twice.
+    """
+    made = {text: IMPROVEMENT_TABLE.maker(text)() for text in names}
+    rows = [text.partition(":")[0] for text in names]
+    twice = next((row for row in rows if rows.count(row) > 1), None)
+    if twice:
+        raise HarnessError(f"the improvement {twice!r} is named twice; name it once")
+    order = IMPROVEMENT_TABLE.names()
+    return {text: made[text] for text in sorted(made, key=lambda text: order.index(text.partition(":")[0]))}
+
+
+class ImproveFloat(Protocol):
+    """`exporters.improve.improved_float`."""
+
+    def __call__(
+        self, artifact: Artifact, improvements: Mapping[str, Improvement], material: Material, path: Path
+    ) -> Artifact: ...
+
+
+class ImproveQuantised(Protocol):
+    """`exporters.improve.improved_quantised`."""
+
+    def __call__(
+        self,
+        quantised: Artifact,
+        artifact: Artifact,
+        improvements: Mapping[str, Improvement],
+        material: Material,
+        path: Path,
+    ) -> Artifact: ...
+
+
+def float_improver() -> ImproveFloat:
+    """The function that rewrites a float model before calibration."""
+    return cast(ImproveFloat, import_target("improving", "exporters.improve:improved_float", "cpu"))
+
+
+def quantised_improver() -> ImproveQuantised:
+    """The function that changes a Q/DQ file after calibration."""
+    return cast(ImproveQuantised, import_target("improving", "exporters.improve:improved_quantised", "cpu"))
 
 
 def cluster_runner() -> Callable[..., None]:

@@ -19,6 +19,7 @@ from harness.conditions import Finding
 from harness.environment import environment
 from harness.errors import HarnessError
 from harness.extent import WHOLE, Extent, Shard
+from harness.improve import improvement_findings
 from harness.plan import Plan, plan
 from harness.prepare import Contender, prepare
 from harness.progress import Progress
@@ -184,7 +185,7 @@ def _prepared(
         advance()
         proofs = {name: proof.describe() for name, proof in certificates(made, contenders).items()}
         advance()
-        findings = [*known, *made.findings, *_calibration_findings(contenders)]
+        findings = [*known, *made.findings, *_quantisation_findings(contenders)]
         kernel_classes = {name: each["facts"].get("kernel_class", "") for name, each in described.items()}
         findings += check_targets(contenders)
         findings += check_saturation(contenders, kernel_classes)
@@ -212,7 +213,9 @@ def _describe(contender: Contender) -> Mapping[str, Any]:
     }
 
 
-def _calibration_findings(contenders: Sequence[Contender]) -> list[Finding]:
-    """What there is to know of the calibrations of all contenders, each thing once."""
+def _quantisation_findings(contenders: Sequence[Contender]) -> list[Finding]:
+    """What there is to know of the calibrations and improvements of all contenders, each thing once."""
     summaries = [each.artifact.made_by.get("calibration") for each in contenders]
-    return list(dict.fromkeys(chain.from_iterable(calibration_findings(each) for each in summaries if each)))
+    calibrations = chain.from_iterable(calibration_findings(each) for each in summaries if each)
+    improved = chain.from_iterable(improvement_findings(each.artifact) for each in contenders)
+    return list(dict.fromkeys((*calibrations, *improved)))

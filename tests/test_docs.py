@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engines import ENGINES
-from exporters import METHODS, TARGETS, VARIANTS, Entry
+from exporters import IMPROVEMENTS, METHODS, TARGETS, VARIANTS, Entry
 from harness.quantities import QUANTITIES
 from harness.registry import NOISE_TABLE, noise_settings
 from harness.rules import DEFAULT_RULES, read_rules
@@ -43,8 +43,12 @@ def test_every_command_is_in_the_readme() -> None:
         assert f"qharness {command}" in README or f"make {command}" in README, command
 
 
-@pytest.mark.parametrize("table", [METHODS, TARGETS, VARIANTS], ids=["methods", "targets", "variants"])
-def test_every_method_target_and_variant_is_in_the_readme(table: dict[str, Entry]) -> None:
+@pytest.mark.parametrize(
+    "table",
+    [METHODS, TARGETS, VARIANTS, IMPROVEMENTS],
+    ids=["methods", "targets", "variants", "improvements"],
+)
+def test_every_method_target_variant_and_improvement_is_in_the_readme(table: dict[str, Entry]) -> None:
     for name in table:
         assert re.search(rf"^\| `{name}(:[\d.]+)?` \|", README, flags=re.MULTILINE), name
 

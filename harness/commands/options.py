@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from engines import CPU_NAMES
+from exporters import IMPROVEMENTS
 from harness.errors import HarnessError, unknown
 from harness.plan import INTEGER
 from harness.recipe import FORMS, Recipe, read_recipe, resolved
@@ -62,6 +63,7 @@ def add_quantisation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--activations", metavar="HOW", help="symmetric or asymmetric; default: what suits the target")
     parser.add_argument("--weight-bits", type=int, metavar="N", help="7 where products saturate, else 8 (the default)")
     parser.add_argument("--keep-float", type=names, metavar="PATTERNS", help="nodes that stay in float: 'fc*,conv1'")
+    parser.add_argument("--improve", type=names, metavar="NAMES", help=f"with commas: {', '.join(IMPROVEMENTS)}")
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +17,16 @@ from engines.artifact import Artifact
 from engines.base import EngineUnavailable
 from engines.onnx_file import artifact_from_onnx
 from exporters import METHODS, TARGETS
+from exporters.base import Quantisation
 from exporters.int4_options import METHODS as INT4_METHODS
 from exporters.int4_options import Int4Options, check_target
 from exporters.levels import steps_before_levels, with_levels
-from harness.calibrate import CLEAN, calibration_findings, calibration_from_job, pictures_of
+from harness.calibrate import CLEAN, CalibrationJob, calibration_findings, calibration_from_job, pictures_of
 from harness.commands.files import check_output, job_for_file, scored_samples, with_chosen_preprocessing
 from harness.commands.options import add_model, add_quantisation, names, recipe_from_options
 from harness.conditions import conditions_from_recipe
 from harness.errors import HarnessError
+from harness.improve import improved_job, improvement_findings, quantised_file
 from harness.inspection import inspection_report
 from harness.progress import Progress
 from harness.recipe import Recipe, quantisation_from_recipe
@@ -72,27 +75,23 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
     recipe = recipe_from_options(options, scores=options.sensitivity)
     if not options.output and not options.sensitivity:
         raise HarnessError("say where the new model goes: -o FILE.onnx")
+    if recipe.improve and (options.to == "int4" or options.sensitivity):
+        raise HarnessError("improvements help whole INT8 files; leave --improve out with --to int4 and --sensitivity")
     if options.output:
         check_output(options.output, recipe)
     if options.to == "int4":
         return _quantize_int4(recipe, options, console)
-    target = quantisation_target(options.goal)
+    quantisation_target(options.goal)  # a wrong name is said now
     job = job_for_file(recipe, console)
     if options.levels:
         steps_before_levels(job.artifact)
-    samples = scored_samples(recipe, job) if options.sensitivity else None
-    calibration = calibration_from_job(job, Progress())
     wish = quantisation_from_recipe(recipe, options.goal)
-    if samples is not None:
-        conditions = conditions_from_recipe(options.noise or (CLEAN,), recipe, job.pipeline).chosen
-        study = Study(job.artifact, calibration, wish, samples, conditions, recipe.seed)
-        return _rank(study, options, console)
-    made = qdq_writer()(job.artifact, calibration, wish, target, Path(options.output))
+    if options.sensitivity:
+        return _rank(recipe, job, wish, options, console)
+    made = _int8_file(job, wish, Path(options.output), console)
     if options.levels:
         made = with_levels(made, made.path)
-    for finding in calibration_findings(calibration.summary()):
-        console.print(f"{finding.severity}: {finding.message}", style="yellow", markup=False)
-    console.print(f"{made.path.resolve()} for {options.goal}, ranges by {calibration.source.method}", markup=False)
+    console.print(f"{made.path.resolve()} for {options.goal}, ranges by {job.source().method}", markup=False)
     for entry, value in made.session_config.items():
         console.print(
             f"Deploy it on ONNX Runtime with the session configuration {entry} = {value}: else ONNX Runtime "
@@ -101,6 +100,17 @@ def _quantize(options: argparse.Namespace, console: Console) -> int:
         )
     _show_proof(made, options.goal, console)
     return 0
+
+
+def _int8_file(job: CalibrationJob, wish: Quantisation, path: Path, console: Console) -> Artifact:
+    """Improve, calibrate and write; says what a user must know of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = improved_job(job, wish.improve, Path(folder) / "improved.onnx", Progress())
+        calibration = calibration_from_job(job, Progress())
+        made = quantised_file(job, calibration, wish, path, Progress())
+    for finding in (*calibration_findings(calibration.summary()), *improvement_findings(made)):
+        console.print(f"{finding.severity}: {finding.message}", style="yellow", markup=False)
+    return made
 
 
 def _quantize_int4(recipe: Recipe, options: argparse.Namespace, console: Console) -> int:
@@ -140,8 +150,14 @@ def _quantize_int4(recipe: Recipe, options: argparse.Namespace, console: Console
     return 0
 
 
-def _rank(study: Study, options: argparse.Namespace, console: Console) -> int:
+def _rank(
+    recipe: Recipe, job: CalibrationJob, wish: Quantisation, options: argparse.Namespace, console: Console
+) -> int:
     """Show the layers by what they cost, and keep the list where the user wants it."""
+    samples = scored_samples(recipe, job)
+    calibration = calibration_from_job(job, Progress())
+    conditions = conditions_from_recipe(options.noise or (CLEAN,), recipe, job.pipeline).chosen
+    study = Study(job.artifact, calibration, wish, samples, conditions, recipe.seed)
     costs = sensitivity(study, Progress())
     console.print(sensitivity_report(study, costs))
     if options.output:
