@@ -15,6 +15,8 @@ BENCHMARKS = {
     "noise": "benchmarks.noise",
     "engines": "benchmarks.engines",
     "methods": "benchmarks.methods",
+    "improvements": "benchmarks.improvements",
+    "smooth-quant": "benchmarks.smooth_quant",
     "int4": "benchmarks.int4",
     "kernels": "benchmarks.kernels",
     "systematic": "benchmarks.systematic",
@@ -25,4 +27,4 @@ BENCHMARKS = {
 }
 
 # Measured only when named: neither PyTorch nor a GPU is among what development needs.
-ONLY_NAMED = ("int4", "transfers", "gpu")
+ONLY_NAMED = ("smooth-quant", "int4", "transfers", "gpu")
