@@ -17,8 +17,8 @@ import numpy.typing as npt
 import onnx
 
 from exporters.base import ExportError
-from exporters.improvements.base import Improved, Material
-from exporters.improvements.qdq_layers import QdqGraph, float_nodes
+from exporters.improvements.base import Improved, Material, attributes
+from exporters.improvements.qdq_layers import QdqGraph, QdqLayer, float_nodes
 from exporters.products import Left, prune
 from exporters.qdq import shown_name
 from exporters.tapped import Tapped
@@ -36,13 +36,14 @@ class BiasCorrection:
 
     def __call__(self, model: onnx.ModelProto, original: onnx.ModelProto, material: Material) -> Improved:
         """See `exporters.improvements.base.Improvement`."""
-        layers = QdqGraph(model.graph).layers()
-        left = [
-            Left(layer.node.name, layer.node.op_type, f"a {layer.node.op_type} has no bias of its own to correct")
-            for layer in layers
-            if layer.node.op_type not in CHANNEL_AXIS
-        ]
-        names = [layer.node.name for layer in layers if layer.node.op_type in CHANNEL_AXIS]
+        graph = QdqGraph(model.graph)
+        names, left = [], []
+        for layer in graph.layers():
+            reason = _obstacle(layer, graph)
+            if reason is None:
+                names.append(layer.node.name)
+            else:
+                left.append(Left(layer.node.name, layer.node.op_type, reason))
         nodes = float_nodes(original)
         exact_nodes = {name: nodes[shown_name(name)] for name in names}
         exact = channel_means(original, exact_nodes, material, simulated=False) if names else {}
@@ -75,3 +76,12 @@ def channel_means(
     if not count:
         raise ExportError("bias-correction looks at calibration pictures; got none")
     return {name: total / count for name, total in sums.items()}
+
+
+def _obstacle(layer: QdqLayer, graph: QdqGraph) -> str | None:
+    """Why a layer's bias cannot be corrected, or ``None`` where it can."""
+    if layer.node.op_type not in CHANNEL_AXIS:
+        return f"a {layer.node.op_type} has no bias of its own to correct"
+    if attributes(layer.node).get("beta", 1.0) != 1.0 or not graph.has_own_bias(layer):
+        return "its bias is computed, shared, or multiplied by beta"
+    return None

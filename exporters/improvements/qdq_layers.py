@@ -72,11 +72,20 @@ class QdqGraph:
         new = (integers * layer.scales).astype(old.dtype) if old.dtype.kind == "f" else integers + layer.zero
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(new.astype(old.dtype)), layer.source))
 
+    def has_own_bias(self, layer: QdqLayer) -> bool:
+        """Whether a layer's bias is missing, or a constant that no other layer reads through the same scale."""
+        name = layer.node.input[2] if len(layer.node.input) > 2 else ""
+        maker = self._makers.get(name)
+        if maker is None:
+            return not name or name in self._tensors
+        readers = sum(name in node.input for node in self._graph.node)
+        return maker.op_type == "DequantizeLinear" and maker.input[0] in self._tensors and readers == 1
+
     def add_to_bias(self, layer: QdqLayer, difference: npt.NDArray[np.float64]) -> None:
         """Add to a layer's bias, one number per output channel; a bias that is missing is made as others are stored.
 
         Args:
-            layer: a Conv or Gemm.
+            layer: a Conv or Gemm for which `has_own_bias`.
             difference: float64 [channels].
         """
         node = layer.node

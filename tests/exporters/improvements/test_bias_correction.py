@@ -107,6 +107,23 @@ def test_products_without_a_bias_are_left(tmp_path: Path) -> None:
     }
 
 
+def test_a_bias_that_two_layers_share_is_corrected_for_each_or_for_none(tmp_path: Path) -> None:
+    """Exporters store equal biases once."""
+    artifact = mobile(tmp_path)
+    model = loaded(artifact)
+    next(node for node in model.graph.node if node.name == "depthwise").input[2] = "b1"
+    onnx.save(model, str(artifact.path))
+    for target in ("ort-cpu", "tensorrt"):
+        plain = quantised(artifact, target)
+        made = corrected(artifact, plain)
+        done = made.made_by["improvements"]["bias-correction"]["changed"]
+        for name in LAYERS:
+            exact = layer_output(folded(artifact), name)
+            half = 0.5 * bias_step(loaded(made), name) + 1e-5 * exact.std()
+            off = np.abs(channel_errors(simulated(made, name), exact))
+            assert np.all(off < half) or name not in done, name
+
+
 def test_it_needs_pictures(tmp_path: Path) -> None:
     artifact = mobile(tmp_path)
     with pytest.raises(ExportError, match="bias-correction looks at calibration pictures; got none"):
