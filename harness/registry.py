@@ -2,7 +2,7 @@
 
 This is the only place that imports a leaf module by name, so it is the only place that has to say which extra
 is missing. A plug-in adds names through the entry-point groups ``qharness.steps``, ``qharness.noises``,
-``qharness.engines`` and ``qharness.sources``; it cannot replace a name that is built in.
+``qharness.engines``, ``qharness.sources`` and ``qharness.attacks``; it cannot replace a name that is built in.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from harness.errors import HarnessError, unknown
 from harness.sources import SOURCES
 from harness.sources.base import FindPictures
 from noise import NOISES, STEPS
+from noise.adversarial import ATTACKS
 from noise.base import MissingData, Setting, Step, StepFunction, Unavailable, check_picture
 
 
@@ -109,6 +110,7 @@ TARGET_TABLE = Table("quantisation target", TARGETS, "qharness.targets")
 IMPROVEMENT_TABLE = Table("improvement", IMPROVEMENTS, "qharness.improvements")
 VARIANT_TABLE = Table("operator variant", VARIANTS, "qharness.variants")
 SOURCE_TABLE = Table("data source", SOURCES, "qharness.sources")
+ATTACK_TABLE = Table("attack", ATTACKS, "qharness.attacks")
 
 
 def import_target(what: str, target: str, extra: str | None) -> Any:

@@ -33,4 +33,27 @@ class Entry(NamedTuple):
     extra: str | None = None
 
 
-ATTACKS: dict[str, Entry] = {}
+# name -> a factory
+ATTACKS: dict[str, Entry] = {
+    "fgsm": Entry(
+        "noise.adversarial.gradient.fgsm:fgsm",
+        "one step along the gradient (Goodfellow et al. 2015)",
+        GRADIENT,
+        ("linf", "l2", "l1"),
+        "torch",
+    ),
+    "pgd": Entry(
+        "noise.adversarial.gradient.pgd:pgd",
+        "projected gradient descent from a random start (Madry et al. 2018)",
+        GRADIENT,
+        ("linf", "l2", "l1"),
+        "torch",
+    ),
+    "mi-fgsm": Entry(
+        "noise.adversarial.gradient.mi_fgsm:mi_fgsm",
+        "gradients with momentum, which transfer better (Dong et al. 2018)",
+        GRADIENT,
+        ("linf", "l2", "l1"),
+        "torch",
+    ),
+}
