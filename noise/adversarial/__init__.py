@@ -56,4 +56,25 @@ ATTACKS: dict[str, Entry] = {
         ("linf", "l2", "l1"),
         "torch",
     ),
+    "apgd-ce": Entry(
+        "noise.adversarial.gradient.apgd:apgd_ce",
+        "Auto-PGD, which finds its step sizes, on cross-entropy (Croce & Hein 2020)",
+        GRADIENT,
+        ("linf", "l2", "l1"),
+        "torch",
+    ),
+    "apgd-dlr": Entry(
+        "noise.adversarial.gradient.apgd:apgd_dlr",
+        "Auto-PGD on the difference of logits ratio, which no scale of logits hides from",
+        GRADIENT,
+        ("linf", "l2", "l1"),
+        "torch",
+    ),
+    "apgd-t": Entry(
+        "noise.adversarial.gradient.apgd:apgd_t",
+        "Auto-PGD towards one class after the other",
+        GRADIENT,
+        ("linf", "l2", "l1"),
+        "torch",
+    ),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -27,6 +27,10 @@ class Ball(Protocol):
 
     Pictures and gradients are float32 [n, 3, H, W]; lengths are [n], in the budget's norm.
     """
+
+    @property
+    def norm(self) -> str:
+        """Of `noise.adversarial.base.NORMS`."""
 
     @property
     def epsilon(self) -> float:
@@ -60,6 +64,7 @@ class LinfBall:
     """Every value may change by epsilon."""
 
     epsilon: float
+    norm: ClassVar[str] = LINF
 
     def start(self, originals: Tensor, rngs: Generators) -> Tensor:
         noise = _drawn(originals, [rng.uniform(-1, 1, originals.shape[1:]) for rng in rngs])
@@ -81,6 +86,7 @@ class L2Ball:
     """The root of the sum of squared changes is at most epsilon."""
 
     epsilon: float
+    norm: ClassVar[str] = L2
 
     def start(self, originals: Tensor, rngs: Generators) -> Tensor:
         directions = _drawn(originals, [rng.standard_normal(originals.shape[1:]) for rng in rngs])
@@ -122,6 +128,7 @@ class L1Ball:
     """The sum of absolute changes is at most epsilon."""
 
     epsilon: float
+    norm: ClassVar[str] = L1
 
     def start(self, originals: Tensor, rngs: Generators) -> Tensor:
         directions = _drawn(originals, [rng.laplace(size=originals.shape[1:]) for rng in rngs])

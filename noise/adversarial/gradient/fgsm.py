@@ -6,7 +6,8 @@ from torch import Tensor
 
 from noise.adversarial.base import Attack, Budget
 from noise.adversarial.gradient.ball import Generators, ball_of
-from noise.adversarial.gradient.search import Aim, Model, attack_from_search, cross_entropy, look
+from noise.adversarial.gradient.losses import cross_entropy
+from noise.adversarial.gradient.search import Aim, Model, attack_from_search, look
 
 
 def fgsm(budget: Budget) -> Attack:

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from noise.adversarial.base import Attack, Budget
 from noise.adversarial.gradient.ball import Generators, ball_of
+from noise.adversarial.gradient.losses import cross_entropy
 from noise.adversarial.gradient.pgd import Climb, Climbers
-from noise.adversarial.gradient.search import Aim, Best, Model, attack_from_search, cross_entropy
+from noise.adversarial.gradient.search import Aim, Best, Model, attack_from_search
 
 
 def mi_fgsm(

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from noise.adversarial.base import Attack, Budget
 from noise.adversarial.gradient.ball import TINY, Ball, Generators, ball_of, each
+from noise.adversarial.gradient.losses import cross_entropy
 from noise.adversarial.gradient.search import (
     Aim,
     Best,
     Model,
     attack_from_search,
-    cross_entropy,
     glance,
     look,
 )

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy as torch_cross_entropy
 
 from noise.adversarial.base import Attack, Labels, Pictures
 from noise.adversarial.gradient.ball import Generators
@@ -114,11 +113,6 @@ class Best:
     def standing(self) -> Tensor:
         """The rows for which nothing misread was found yet."""
         return (~self.misread).nonzero().flatten()
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """[n]: minus the log probability of the true class."""
-    return torch_cross_entropy(logits, labels, reduction="none")
 
 
 def _device_of(model: Any) -> torch.device:
