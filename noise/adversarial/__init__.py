@@ -77,4 +77,11 @@ ATTACKS: dict[str, Entry] = {
         ("linf", "l2", "l1"),
         "torch",
     ),
+    "fab-t": Entry(
+        "noise.adversarial.gradient.fab:fab_t",
+        "the nearest misread picture, by steps onto the boundary (Croce & Hein 2020)",
+        GRADIENT,
+        ("linf", "l2", "l1"),
+        "torch",
+    ),
 }
