@@ -33,6 +33,8 @@ from harness.sources import SOURCES
 from harness.sources.base import FindPictures
 from noise import NOISES, STEPS
 from noise.adversarial import ATTACKS
+from noise.adversarial.base import Attack, Budget
+from noise.adversarial.names import attack_from_name
 from noise.base import MissingData, Setting, Step, StepFunction, Unavailable, check_picture
 
 
@@ -159,6 +161,17 @@ def _checked(corruption: StepFunction) -> StepFunction:
 def noise_settings(name: str) -> Mapping[str, Setting]:
     """The settings of a noise: name -> what each does to a pipeline; ``None`` stands for nothing at all."""
     return cast("Mapping[str, Setting]", NOISE_TABLE.resolve(name))
+
+
+def attack(text: str, budget: Budget) -> Attack:
+    """The attack that a text such as ``pgd:steps=40`` stands for, built in or a plug-in's.
+
+    Raises:
+        HarnessError: no such attack.
+        NoiseError: it does not take this budget or these parameters.
+        EngineUnavailable: a package is missing.
+    """
+    return attack_from_name(text, budget, ATTACK_TABLE.resolve)
 
 
 def missing_data(noise: str) -> MissingData | None:

@@ -27,6 +27,8 @@ def test_attack_keeps_its_promises(name: str, norm: str, check: conformance.Chec
 
 @pytest.mark.parametrize(("name", "norm"), conformance.rows())
 def test_attack_misleads_everything_with_a_large_budget(name: str, norm: str) -> None:
+    if name in conformance.CONTROLS:
+        pytest.skip("a control looks for nothing")
     conformance.check_misleads_all_with_a_large_budget(
         subject(name, Budget(norm, EPSILON[norm][1])), conformance.case()
     )
