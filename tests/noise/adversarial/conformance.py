@@ -6,7 +6,7 @@ A row joins by being in the table: what it needs decides in which form it is giv
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,9 @@ SIDE = 8
 CLASSES = 6
 # Wide enough that some pictures fall and some stand; the second number makes all of them fall.
 EPSILON = {"linf": (0.02, 0.6), "l2": (0.2, 8.0), "l1": (1.0, 90.0)}
-# Enough for so small a network, where the factory has such a parameter at all.
-QUICK = {"steps": 12, "queries": 400}
+# Where a factory has such parameters: enough to try its promises, and enough to find what is there to be found.
+BRIEF = {"steps": 12, "queries": 100}
+THOROUGH = {"steps": 12, "queries": 3000}
 # Rows that look for nothing: what they find is found by chance.
 CONTROLS = {"random-noise"}
 
@@ -77,10 +78,10 @@ def rngs(count: int, seed: int = 0) -> list[np.random.Generator]:
     return [generator(seed, "attack", f"picture {number}") for number in range(count)]
 
 
-def quick(factory: Callable[..., Attack], budget: Budget) -> Attack:
-    """An attack with few steps or queries."""
+def made(factory: Callable[..., Attack], budget: Budget, wish: Mapping[str, int] = BRIEF) -> Attack:
+    """An attack with those of the wished parameters that its factory has."""
     parameters = inspect.signature(factory).parameters
-    return factory(budget, **{name: value for name, value in QUICK.items() if name in parameters})
+    return factory(budget, **{name: value for name, value in wish.items() if name in parameters})
 
 
 def given(needs: str, classifier: Any) -> Any:
@@ -89,7 +90,7 @@ def given(needs: str, classifier: Any) -> Any:
         return classifier
     from noise.adversarial.ledger import Ledger
 
-    return Ledger(classifier.predict if needs == "scores" else classifier.top, batch=16, gives=needs)
+    return Ledger(classifier.predict if needs == "scores" else classifier.top, batch=64, gives=needs)
 
 
 def rows() -> list[tuple[str, str]]:

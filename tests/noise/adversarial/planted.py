@@ -72,6 +72,6 @@ def planted(budget: Budget, seed: int) -> Planted:
     normal = features_of(weights, goal)[0] - inside[0]
     scores, reached = inside @ normal, features_of(weights, goal)[0] @ normal
     scale = WIDTH / (reached - scores[0])
-    # Between what random pictures reach and the planted one, nearer to the latter.
-    offset = scores.max() + 0.6 * (reached - scores.max())
+    # Between what random pictures reach and the planted one.
+    offset = scores.max() + 0.5 * (reached - scores.max())
     return Planted(original, np.asarray(goal), weights, normal * scale, offset * scale)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,11 +14,11 @@ from harness.registry import ATTACK_TABLE
 from noise.adversarial import ATTACKS
 from noise.adversarial.base import Budget
 from tests.noise.adversarial import conformance
-from tests.noise.adversarial.conformance import EPSILON, Subject
+from tests.noise.adversarial.conformance import BRIEF, EPSILON, THOROUGH, Subject
 
 
-def subject(name: str, budget: Budget) -> Subject:
-    return Subject(conformance.quick(ATTACK_TABLE.resolve(name), budget), budget, ATTACKS[name].needs)
+def subject(name: str, budget: Budget, wish: Mapping[str, int] = BRIEF) -> Subject:
+    return Subject(conformance.made(ATTACK_TABLE.resolve(name), budget, wish), budget, ATTACKS[name].needs)
 
 
 @pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: str(check.__name__))
@@ -29,9 +31,8 @@ def test_attack_keeps_its_promises(name: str, norm: str, check: conformance.Chec
 def test_attack_misleads_everything_with_a_large_budget(name: str, norm: str) -> None:
     if name in conformance.CONTROLS:
         pytest.skip("a control looks for nothing")
-    conformance.check_misleads_all_with_a_large_budget(
-        subject(name, Budget(norm, EPSILON[norm][1])), conformance.case()
-    )
+    budget = Budget(norm, EPSILON[norm][1])
+    conformance.check_misleads_all_with_a_large_budget(subject(name, budget, THOROUGH), conformance.case())
 
 
 @pytest.mark.parametrize(("name", "norm"), conformance.rows())
