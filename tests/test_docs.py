@@ -14,6 +14,8 @@ from exporters import IMPROVEMENTS, METHODS, TARGETS, VARIANTS, Entry
 from harness.quantities import QUANTITIES
 from harness.registry import NOISE_TABLE, noise_settings
 from harness.rules import DEFAULT_RULES, read_rules
+from noise.adversarial import ATTACKS
+from noise.adversarial.recipes import RECIPES
 from noise.presets import NORMALISATIONS
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +53,17 @@ def test_every_command_is_in_the_readme() -> None:
 def test_every_method_target_variant_and_improvement_is_in_the_readme(table: dict[str, Entry]) -> None:
     for name in table:
         assert re.search(rf"^\| `{name}(:[\d.]+)?` \|", README, flags=re.MULTILINE), name
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_attack_is_in_the_readme_with_what_it_needs_and_its_budgets(attack: str) -> None:
+    needs, norms = ATTACKS[attack].needs, ", ".join(ATTACKS[attack].norms)
+    assert f"| `{attack}` | {needs} | {norms} |" in README
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_of_attacks_is_in_the_readme(recipe: str) -> None:
+    assert f"| `{recipe}` |" in README
 
 
 @pytest.mark.parametrize("quantity", QUANTITIES)
