@@ -22,9 +22,10 @@ BENCHMARKS = {
     "systematic": "benchmarks.systematic",
     "mismatch": "benchmarks.mismatch",
     "transfers": "benchmarks.transfers",
+    "attacks": "benchmarks.attacks",
     "overhead": "benchmarks.overhead",
     "gpu": "benchmarks.gpu",
 }
 
-# Measured only when named: neither PyTorch nor a GPU is among what development needs.
-ONLY_NAMED = ("smooth-quant", "int4", "transfers", "gpu")
+# Measured only when named: a GPU, foolbox and torchattacks are not among what development needs; two train first.
+ONLY_NAMED = ("smooth-quant", "int4", "transfers", "attacks", "gpu")

@@ -38,6 +38,7 @@ HEAVY = {
         "harness/demo/train.py",
     },
     "torch": {
+        "benchmarks/attacks.py",
         "benchmarks/script.py",
         "benchmarks/vit.py",
         "exporters/qat/",
@@ -48,7 +49,9 @@ HEAVY = {
         "noise/decode_torchvision.py",
         "noise/resize_torch.py",
     },
-    "torchvision": {"exporters/sources/", "noise/decode_torchvision.py"},
+    "torchvision": {"benchmarks/attacks.py", "exporters/sources/", "noise/decode_torchvision.py"},
+    "foolbox": {"benchmarks/attacks.py"},
+    "torchattacks": {"benchmarks/attacks.py"},
     "av": {"noise/decode_ffmpeg.py"},
     "simplejpeg": {"noise/decode_simplejpeg.py"},
     "tensorrt": {"engines/trt/library.py"},
