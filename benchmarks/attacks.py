@@ -45,10 +45,7 @@ Peer = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
 SEED, SIZE, BATCH = 0, 224, 16
 MARGIN = 0.01  # of robust accuracy, by which a peer may be stronger
 
-# The demo network is small, so it gets all attacks. ResNet-18 falls to everything at 2/255.
-DEMO_PICTURES, DEMO_BUDGETS = 112, ("1/255", "l2:0.5", "l1:20")
-RESNET_PICTURES, RESNET_BUDGETS = 50, ("0.5/255", "2/255")
-RESNET_ATTACKS = ("fgsm", "pgd:steps=20,early=true")
+DEMO_PICTURES, RESNET_PICTURES = 112, 50
 
 
 def _foolbox(linf: Any, l2: Any, l1: Any) -> Callable[[str], Peer]:
@@ -145,6 +142,15 @@ PEERS: dict[str, tuple[tuple[str, Callable[[str], Peer], tuple[str, ...]], ...]]
 }
 
 
+# The demo network is small, so it gets all attacks. ResNet-18 falls to everything at 2/255.
+DEMO_CASES = {
+    "1/255": tuple(PEERS),
+    "l2:0.5": ("fgsm", "pgd:steps=20", "apgd-ce:steps=20"),
+    "l1:20": ("fgsm", "pgd:steps=20"),
+}
+RESNET_CASES = dict.fromkeys(("0.5/255", "2/255"), ("fgsm", "pgd:steps=20,early=true"))
+
+
 class Counting(nn.Module):
     """A network that is fed pictures in [0, 1], and counts them."""
 
@@ -203,12 +209,10 @@ def _named(rows: list[Row]) -> str:
 
 def _cases() -> Iterator[tuple[Subject, str, str]]:
     demo = _demo()
-    for budget in DEMO_BUDGETS:
-        yield from ((demo, text, budget) for text in PEERS)
+    yield from ((demo, text, budget) for budget, texts in DEMO_CASES.items() for text in texts)
     if data := os.environ.get("QHARNESS_DATA"):
         subject = _resnet18(Path(data))
-        for budget in RESNET_BUDGETS:
-            yield from ((subject, text, budget) for text in RESNET_ATTACKS)
+        yield from ((subject, text, budget) for budget, texts in RESNET_CASES.items() for text in texts)
 
 
 def _rows(subject: Subject, text: str, budget: Budget) -> Iterator[Row]:
