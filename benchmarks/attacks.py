@@ -271,7 +271,7 @@ def _parts(pictures: Pictures) -> int:
 def _demo() -> Subject:
     recipe = demo_recipe()
     path = Path(recipe.model)
-    network = ShapesNet()
+    network = ShapesNet().eval()
     network.fold()
     network.load_state_dict(_weights(path), strict=True)
     return _subject("demo", network, artifact_from_onnx(path), recipe.data, DEMO_PICTURES)

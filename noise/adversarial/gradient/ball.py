@@ -17,7 +17,8 @@ from torch import Tensor
 from noise.adversarial.base import L1, L2, LINF, Budget
 
 TINY = 1e-12  # keeps a vanished gradient from dividing by zero
-BISECTIONS = 40
+ROUNDS = 100  # far more than Newton and halving take
+CLOSE = 1e-9  # how exactly a budget is spent, as a share of it
 
 Generators = Sequence[np.random.Generator]
 
@@ -113,8 +114,7 @@ class L2Ball:
             if torch.equal(scale[:, None] * size > room, grown[:, None] * size > room):
                 break
             scale = grown
-        moved = torch.minimum(grown[:, None] * size, room) * change.sign()
-        return (originals + moved.view_as(originals).to(originals.dtype)).clamp(0, 1)
+        return _moved(originals, torch.minimum(grown[:, None] * size, room) * change.sign())
 
     def extreme(self, originals: Tensor, gradients: Tensor) -> Tensor:
         """The projection of a point far away along the gradient."""
@@ -147,28 +147,44 @@ class L1Ball:
         return pictures + _spent(pictures, gradients, lengths, shares)
 
     def project(self, pictures: Tensor, originals: Tensor) -> Tensor:
-        """Changes shrink by one amount for all values, found by halving, and end at the box (Croce & Hein 2021)."""
+        """Changes shrink by one amount for all values, and end at the box (Croce & Hein 2021).
+
+        The sum that is left is piecewise linear in the amount: Newton's steps find it, and halving where they leave the
+        bracket.
+        """
         change = (pictures - originals).flatten(1).double()
         room = torch.where(change > 0, 1 - originals.flatten(1).double(), originals.flatten(1).double())
         size = change.abs()
-
-        def shrunk(amount: Tensor) -> Tensor:
-            return torch.minimum((size - amount[:, None]).clamp(min=0), room)
-
-        low = torch.zeros_like(size[:, 0])
-        outside = shrunk(low).sum(1) > self.epsilon
-        high = torch.where(outside, size.amax(1), 0)
-        for _ in range(BISECTIONS if bool(outside.any()) else 0):
-            middle = (low + high) / 2
-            over = shrunk(middle).sum(1) > self.epsilon
-            low, high = torch.where(over, middle, low), torch.where(over, high, middle)
-        moved = shrunk(high) * change.sign()
-        return (originals + moved.view_as(originals).to(originals.dtype)).clamp(0, 1)
+        low, amount = torch.zeros_like(size[:, 0]), torch.zeros_like(size[:, 0])
+        high = size.amax(1)
+        for _ in range(ROUNDS):
+            rest = size - amount[:, None]
+            shrunk = torch.minimum(rest.clamp(min=0), room)
+            excess = shrunk.sum(1) - self.epsilon
+            wrong = (excess > CLOSE * self.epsilon) | ((amount > 0) & (excess < -CLOSE * self.epsilon))
+            if not bool(wrong.any()):
+                break
+            low, high = torch.where(excess > 0, amount, low), torch.where(excess > 0, high, amount)
+            moving = ((rest > 0) & (rest < room)).sum(1)
+            newton = amount + excess / moving
+            amount = torch.where(wrong, torch.where((low < newton) & (newton < high), newton, (low + high) / 2), amount)
+        return _moved(originals, shrunk * change.sign())
 
     def extreme(self, originals: Tensor, gradients: Tensor) -> Tensor:
         """Values in the order of their gradients, each as far as the box lets it go, until epsilon is spent."""
         lengths = torch.full_like(originals[:, 0, 0, 0], self.epsilon)
         return (originals + _spent(originals, gradients, lengths, lengths)).clamp(0, 1)
+
+
+def _moved(originals: Tensor, changes: Tensor) -> Tensor:
+    """Originals plus changes [n, values] in float64, rounded to float32 towards the original.
+
+    Rounded to nearest, 150,000 changes of 1e-4 may add up to more than the sum that they were made for.
+    """
+    changes = changes.view_as(originals)
+    nearest = originals + changes.to(originals.dtype)
+    longer = (nearest.double() - originals.double()).abs() > changes.abs()
+    return torch.where(longer, nearest.nextafter(originals), nearest).clamp(0, 1)
 
 
 def _spent(pictures: Tensor, gradients: Tensor, lengths: Tensor, shares: Tensor) -> Tensor:

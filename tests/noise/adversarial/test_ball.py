@@ -83,6 +83,15 @@ def test_projection_is_within_the_budget_and_leaves_what_is_within_alone(
     np.testing.assert_allclose(projected(ball, found, originals), found, atol=1e-6)
 
 
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 1 / 255), ("l2", 0.5), ("l1", 20.0)])
+def test_rounding_of_many_small_changes_does_not_leave_the_budget(norm: str, epsilon: float) -> None:
+    originals = np.random.default_rng(0).uniform(0, 1, (2, 3, 224, 224)).astype(np.float32)
+    budget = Budget(norm, epsilon)
+    found = projected(ball_of(budget), moved(0, originals, 1e-2), originals)
+    assert budget.holds(found, originals).all()
+    np.testing.assert_allclose(budget.distance(found, originals), epsilon, rtol=2e-4)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_start_is_within_the_budget_and_each_picture_has_its_own(norm: str) -> None:
     budget, originals = Budget(norm, BUDGETS[norm]), pictures(5)
