@@ -145,7 +145,7 @@ PEERS: dict[str, tuple[tuple[str, Callable[[str], Peer], tuple[str, ...]], ...]]
 # The demo network is small, so it gets all attacks. ResNet-18 falls to everything at 2/255.
 DEMO_CASES = {
     "1/255": tuple(PEERS),
-    "l2:0.5": ("fgsm", "pgd:steps=20", "apgd-ce:steps=20"),
+    "l2:0.5": ("fgsm", "pgd:steps=20"),
     "l1:20": ("fgsm", "pgd:steps=20"),
 }
 RESNET_CASES = dict.fromkeys(("0.5/255", "2/255"), ("fgsm", "pgd:steps=20,early=true"))
