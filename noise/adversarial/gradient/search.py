@@ -35,7 +35,7 @@ def attack_from_search(search: Search) -> Attack:
         if not len(pictures):
             return attacked
         device = _device_of(model)
-        originals = torch.from_numpy(attacked.copy()).to(device)
+        originals = torch.from_numpy(attacked).to(device)
         truth = torch.from_numpy(np.asarray(labels, np.int64)).to(device)
         with torch.no_grad():
             right = (model(originals).argmax(1) == truth).nonzero().flatten()
