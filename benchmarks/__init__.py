@@ -25,6 +25,7 @@ BENCHMARKS = {
     "attacks": "benchmarks.attacks",
     "overhead": "benchmarks.overhead",
     "gpu": "benchmarks.gpu",
+    "queries": "benchmarks.queries",
 }
 
 # Measured only when named: a GPU, foolbox and torchattacks are not among what development needs; two train first.

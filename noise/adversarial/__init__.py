@@ -84,4 +84,29 @@ ATTACKS: dict[str, Entry] = {
         ("linf", "l2", "l1"),
         "torch",
     ),
+    # Attacks on the engine itself.
+    "square": Entry(
+        "noise.adversarial.query.square:square",
+        "random search over square patches (Andriushchenko et al. 2020, as in AutoAttack)",
+        SCORES,
+        ("linf", "l2"),
+    ),
+    "spsa": Entry(
+        "noise.adversarial.query.spsa:spsa",
+        "descent along gradients estimated from pairs of answers (Uesato et al. 2018)",
+        SCORES,
+        ("linf",),
+    ),
+    "rays": Entry(
+        "noise.adversarial.query.rays:rays",
+        "the nearest misread picture along directions of signs (Chen and Gu 2020)",
+        DECISION,
+        ("linf",),
+    ),
+    "random-noise": Entry(
+        "noise.adversarial.query.random_noise:random_noise",
+        "noise of the same norm without a direction: the control",
+        DECISION,
+        ("linf", "l2", "l1"),
+    ),
 }

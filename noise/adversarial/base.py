@@ -110,6 +110,19 @@ class Attack(Protocol):
         """
 
 
+class RefiningAttack(Attack, Protocol):
+    """An attack that also goes on from what another has made, such as a picture that fools a twin alone."""
+
+    def refine(
+        self, model: Any, pictures: Pictures, labels: Labels, starts: Pictures, rngs: Sequence[np.random.Generator]
+    ) -> Pictures:
+        """As the call, beginning at ``starts``: for each picture one that is within the budget already.
+
+        Raises:
+            NoiseError: a start is not within the budget.
+        """
+
+
 def levels_from_attacked(attacked: Pictures, originals: npt.NDArray[np.uint8], budget: Budget) -> npt.NDArray[np.uint8]:
     """Attacked pictures as 8-bit pictures within the same budget: what can be given to a device.
 
