@@ -21,6 +21,7 @@ BENCHMARKS = {
     "kernels": "benchmarks.kernels",
     "systematic": "benchmarks.systematic",
     "mismatch": "benchmarks.mismatch",
+    "adversarial": "benchmarks.adversarial",
     "transfers": "benchmarks.transfers",
     "attacks": "benchmarks.attacks",
     "overhead": "benchmarks.overhead",

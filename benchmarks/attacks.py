@@ -28,7 +28,7 @@ from harness.demo.embedded import demo_recipe
 from harness.demo.train import ShapesNet, normalise
 from harness.estimate import paired_difference, proportion
 from harness.preprocess import compile_tree
-from harness.registry import attack
+from harness.registry import attack_from_text
 from harness.samples import samples_from_data
 from noise.adversarial.base import Budget, Pictures, budget_from_text
 from noise.presets import pipeline_from_preset
@@ -216,7 +216,7 @@ def _cases() -> Iterator[tuple[Subject, str, str]]:
 
 
 def _rows(subject: Subject, text: str, budget: Budget) -> Iterator[Row]:
-    mine = attack(text, budget)
+    mine = attack_from_text(text, budget)
     name = text.replace(",early=true", "")
     likes = [(whose, make(budget.norm)) for whose, make, norms in PEERS[name] if budget.norm in norms]
     if not likes:

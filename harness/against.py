@@ -71,7 +71,7 @@ class Baseline:
         for condition in groups[0]:
             self._check(condition["name"], contender)
         ours, theirs = (
-            {each["name"]: [_before_the_network(each["pipeline"], identity), each["folder"]] for each in group}
+            {each["name"]: [_before_the_network(each["pipeline"], identity), _pictures(each)] for each in group}
             for identity, group in zip(self._identities, groups, strict=True)
         )
         difference = first_difference(ours, theirs)
@@ -121,3 +121,8 @@ def _answers(store: Store, group: Sequence[Mapping[str, Any]], contender: str) -
         "select sample, avg(correct) as correct, bool_or(failed) as failed from noises group by sample order by sample"
     )
     return Answers(columns["sample"], columns["correct"].astype(np.float64), columns["failed"].astype(np.bool_))
+
+
+def _pictures(condition: Mapping[str, Any]) -> str:
+    """Which pictures a condition reads: what is in its folder, or where that is."""
+    return str(condition["content"] or condition["folder"])

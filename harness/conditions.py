@@ -48,12 +48,14 @@ class Condition:
         setting: one of the noise's, or "".
         pipeline: from the encoded picture to the model's input.
         folder: pictures that are corrupted already are read from below this folder; "" takes the scored ones.
+        content: a hash of what is in the folder, where it may be added to later.
     """
 
     noise: str
     setting: str
     pipeline: Pipeline
     folder: str = ""
+    content: str = ""
 
     @property
     def name(self) -> str:
@@ -215,7 +217,7 @@ def _condition(name: tuple[str, str], what: Setting, pipeline: Pipeline, recipe:
                 f"{recipe.imagenet_c} has no folder {noise}/{setting}; expected NAME/SEVERITY/CLASS/FILE for every "
                 f"corruption that is asked for"
             )
-        return Condition(noise, setting, _without_second_resize(pipeline), str(folder))
+        return Condition(noise, setting, without_second_resize(pipeline), str(folder))
     return Condition(noise, setting, changed.with_step(STORAGE) if recipe.corruption_form == STORED else changed)
 
 
@@ -227,7 +229,7 @@ def _as_declared(step: Step, pipeline: Pipeline) -> Step:
     return next((each for each in pipeline.steps if each.row == step.row and spelt_out(each) == whole), whole)
 
 
-def _without_second_resize(pipeline: Pipeline) -> Pipeline:
+def without_second_resize(pipeline: Pipeline) -> Pipeline:
     """A picture that has the size of the crop already is only cropped."""
     resize = next((step for step in pipeline.steps if step.stage == "resize"), None)
     crop = next((step for step in pipeline.steps if step.stage == "crop"), None)

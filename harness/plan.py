@@ -17,6 +17,7 @@ from engines import ENGINES
 from engines.artifact import Artifact
 from engines.building import engine_of_plan
 from engines.onnx_file import input_codes
+from harness.adversarial.sets import conditions_from_sets
 from harness.batches import Preparation
 from harness.calibrate import CalibrationJob, job_from_recipe
 from harness.conditions import Condition, Finding, NotRun, conditions_from_recipe, pipeline_from_recipe, rounded_as
@@ -114,7 +115,10 @@ def plan(recipe: Recipe) -> Plan:
         recipe,
         artifact,
         pipeline,
-        tuple(replace(each, pipeline=rounded_as(each.pipeline, pipeline, own)) for each in conditions.chosen),
+        (
+            *(replace(each, pipeline=rounded_as(each.pipeline, pipeline, own)) for each in conditions.chosen),
+            *conditions_from_sets(recipe.adversarial, artifact, pipeline, scored.samples),
+        ),
         conditions.not_run,
         versions,
         scored,

@@ -65,7 +65,7 @@ class Contender:
         """16 hexadecimal digits that name what runs in one cell, whatever it is called."""
         content = {
             "pipeline": condition.pipeline.describe(),
-            **({"folder": condition.folder} if condition.folder else {}),
+            **({"folder": condition.content or condition.folder} if condition.folder else {}),
             "artifact": self.artifact.sha256,
             "engine": self.engine,
             "options": self.options.describe(),

@@ -61,6 +61,7 @@ class Recipe:
         imagenet_c: the folder of a published or generated ImageNet-C, ``NAME/SEVERITY/CLASS/FILE``: corrupted
             pictures are read from there; "" generates them.
         frost_overlays: the folder of ImageNet-C's photographs of frost; "" looks in ``imagecorruptions``.
+        adversarial: folders of adversarial sets (`harness.adversarial.sets`), or of several; each is a condition.
         engines: engines, each ``NAME`` (all versions) or ``NAME:VERSION``.
         engine_threads: threads inside one call of an engine.
         engine_optimisation: how far a runtime rewrites the graph, one of `engines.base.OPTIMISATIONS`.
@@ -90,6 +91,7 @@ class Recipe:
     corruption_form: str = IN_MEMORY
     imagenet_c: str = ""
     frost_overlays: str = ""
+    adversarial: tuple[str, ...] = ()
     engines: tuple[str, ...] = ("ort-cpu",)
     engine_threads: int = 1
     engine_optimisation: str = "all"
@@ -162,6 +164,7 @@ def resolved(recipe: Recipe, folder: Path) -> Recipe:
         calibration=absolute(recipe.calibration),
         imagenet_c=absolute(recipe.imagenet_c),
         frost_overlays=absolute(recipe.frost_overlays),
+        adversarial=tuple(absolute(each) for each in recipe.adversarial),
     )
 
 

@@ -60,7 +60,7 @@ def scores(outputs: Outputs, labels: Sequence[int], output_kind: str) -> list[di
     1.0
     """
     finite = np.isfinite(outputs)
-    logits = _logits(np.where(finite, outputs, 0), output_kind)
+    logits = logits_from_outputs(np.where(finite, outputs, 0), output_kind)
     rows = np.arange(len(logits))
     of_label = logits[rows, labels]
     largest = logits.max(axis=1)
@@ -97,7 +97,8 @@ def logit_distances(outputs: Outputs, references: Outputs, output_kind: str) -> 
     [1.0]
     """
     known: npt.NDArray[np.bool_] = np.all(np.isfinite(outputs) & np.isfinite(references), axis=1)
-    ours, theirs = (_logits(np.where(known[:, None], each, 0), output_kind) for each in (outputs, references))
+    whole = (np.where(known[:, None], each, 0) for each in (outputs, references))
+    ours, theirs = (logits_from_outputs(each, output_kind) for each in whole)
     ours -= ours.mean(axis=1, keepdims=True)
     theirs -= theirs.mean(axis=1, keepdims=True)
     length = np.linalg.norm(theirs, axis=1)
@@ -106,7 +107,8 @@ def logit_distances(outputs: Outputs, references: Outputs, output_kind: str) -> 
     return [value if there else None for value, there in zip(_float32(distance), known.tolist(), strict=True)]
 
 
-def _logits(outputs: Outputs, output_kind: str) -> Scores:
+def logits_from_outputs(outputs: Outputs, output_kind: str) -> Scores:
+    """Logits as they are, probabilities as their logarithms: float64 [n, classes]."""
     values = outputs.astype(np.float64)
     return np.log(np.maximum(values, np.finfo(np.float32).tiny)) if output_kind == "probabilities" else values
 

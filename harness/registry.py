@@ -35,7 +35,7 @@ from noise import NOISES, STEPS
 from noise.adversarial import ATTACKS
 from noise.adversarial.base import Attack, Budget
 from noise.adversarial.names import attack_from_name
-from noise.base import MissingData, Setting, Step, StepFunction, Unavailable, check_picture
+from noise.base import MissingData, Pipeline, Setting, Step, StepFunction, Unavailable, check_picture
 
 
 class Row(Protocol):
@@ -163,7 +163,7 @@ def noise_settings(name: str) -> Mapping[str, Setting]:
     return cast("Mapping[str, Setting]", NOISE_TABLE.resolve(name))
 
 
-def attack(text: str, budget: Budget) -> Attack:
+def attack_from_text(text: str, budget: Budget) -> Attack:
     """The attack that a text such as ``pgd:steps=40`` stands for, built in or a plug-in's.
 
     Raises:
@@ -172,6 +172,28 @@ def attack(text: str, budget: Budget) -> Attack:
         EngineUnavailable: a package is missing.
     """
     return attack_from_name(text, budget, ATTACK_TABLE.resolve)
+
+
+def attack_needs(text: str) -> str:
+    """What the attack that a text stands for needs of a model; a plug-in's factory says so by an attribute ``needs``.
+
+    Raises:
+        HarnessError: no such attack.
+    """
+    name = text.partition(":")[0]
+    factory = ATTACK_TABLE.resolve(name)
+    return ATTACKS[name].needs if name in ATTACKS else str(factory.needs)
+
+
+class OpenTwin(Protocol):
+    """`harness.adversarial.twins.TwinModel`."""
+
+    def __call__(self, name: str, artifact: Artifact, pipeline: Pipeline, batch: int) -> Any: ...
+
+
+def twin_opener() -> OpenTwin:
+    """What makes the differentiable twin of a file; it needs torch."""
+    return cast(OpenTwin, import_target("an attack by gradients", "harness.adversarial.twins:TwinModel", "torch"))
 
 
 def missing_data(noise: str) -> MissingData | None:

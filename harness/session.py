@@ -126,6 +126,7 @@ def identity(
                 "setting": condition.setting,
                 "pipeline": condition.pipeline.describe(),
                 "folder": condition.folder,
+                "content": condition.content,
                 "cells": {each.name: each.cell_key(condition, seed) for each in contenders},
             }
             for condition in made.conditions

@@ -44,6 +44,7 @@ HEAVY = {
         "exporters/qat/",
         "exporters/sources/",
         "exporters/twin/",
+        "harness/adversarial/twins.py",
         "harness/demo/train.py",
         "noise/adversarial/gradient/",
         "noise/decode_torchvision.py",

@@ -7,6 +7,7 @@ A module offers ``add(commands)``, which describes its commands to `argparse` an
 from __future__ import annotations
 
 from harness.commands import (
+    attack,
     bench,
     build,
     calibrate,
@@ -21,4 +22,4 @@ from harness.commands import (
     run,
 )
 
-MODULES = (run, mismatch, report, gate, corrupt, calibrate, quantize, rewrite, build, inspect, bench, doctor)
+MODULES = (run, mismatch, attack, report, gate, corrupt, calibrate, quantize, rewrite, build, inspect, bench, doctor)

@@ -51,6 +51,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--form", choices=FORMS, help="of corrupted pictures; stored: as JPEG; default: in-memory")
     parser.add_argument("--imagenet-c", metavar="DIR", help="read corrupted pictures from DIR/NAME/SEVERITY/CLASS/FILE")
     parser.add_argument("--frost-overlays", metavar="DIR", help="ImageNet-C's photographs of frost")
+    parser.add_argument("--adversarial", type=names, metavar="DIRS", help="sets of qharness attack, or folders of them")
     parser.add_argument("--engines", type=names, metavar="NAMES", help="ENGINE or ENGINE:VERSION, with commas")
     parser.add_argument("--cpu", metavar="NAME", help=f"answer for another processor too: {', '.join(CPU_NAMES)}")
     parser.add_argument("--limit", type=int, metavar="N", help="score at most N pictures")

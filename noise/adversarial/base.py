@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +110,7 @@ class Attack(Protocol):
         """
 
 
+@runtime_checkable
 class RefiningAttack(Attack, Protocol):
     """An attack that also goes on from what another has made, such as a picture that fools a twin alone."""
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="losses are of tensors")
 
-from harness.registry import attack  # noqa: E402 - behind the skip
+from harness.registry import attack_from_text  # noqa: E402 - behind the skip
 from noise.adversarial.base import Budget  # noqa: E402
 from noise.adversarial.gradient.apgd import Schedule  # noqa: E402
 from noise.adversarial.gradient.losses import cross_entropy, dlr, targeted_dlr  # noqa: E402
@@ -79,7 +79,7 @@ def test_checkpoints_are_those_of_section_3_2(steps: int) -> None:
 )
 def test_parameters_that_make_no_attack_are_refused(text: str, message: str) -> None:
     with pytest.raises(NoiseError, match=message):
-        attack(text, BUDGET)
+        attack_from_text(text, BUDGET)
 
 
 def test_ratio_of_too_few_classes_is_refused_with_the_way_out() -> None:
@@ -90,4 +90,4 @@ def test_ratio_of_too_few_classes_is_refused_with_the_way_out() -> None:
 def test_labels_and_generators_must_be_as_many_as_pictures() -> None:
     seen = case()
     with pytest.raises(NoiseError, match="got 6 pictures, 6 labels and 5 generators"):
-        attack("pgd", BUDGET)(seen.network, seen.pictures, seen.labels, rngs(5))
+        attack_from_text("pgd", BUDGET)(seen.network, seen.pictures, seen.labels, rngs(5))

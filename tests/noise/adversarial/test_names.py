@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError
-from harness.registry import ATTACK_TABLE, attack
+from harness.registry import ATTACK_TABLE, attack_from_text
 from noise.adversarial.base import Attack, Budget
 from noise.adversarial.names import AttackName, attack_from_name, attack_name_from_text
 from noise.base import NoiseError
@@ -73,7 +73,7 @@ def test_what_is_written_is_read_back(row: str, params: dict[str, str]) -> None:
 
 def test_unknown_attack_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(HarnessError, match=r"no attack 'apgd-c'; did you mean 'apgd-ce'\?"):
-        attack("apgd-c", BUDGET)
+        attack_from_text("apgd-c", BUDGET)
 
 
 def test_norm_that_an_attack_lacks_is_refused_with_those_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,4 +99,4 @@ def test_plugin_becomes_an_attack(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("harness.registry.entry_points", lambda group: [Point] if group == Point.group else [])
     monkeypatch.setattr("harness.registry.import_target", lambda what, target, extra: nothing)
-    assert callable(attack("nothing:share=0.5", BUDGET))
+    assert callable(attack_from_text("nothing:share=0.5", BUDGET))

@@ -15,7 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="gradients need torch")
 
-from harness.registry import attack  # noqa: E402 - behind the skip
+from harness.registry import attack_from_text  # noqa: E402 - behind the skip
 from noise.adversarial.base import Budget  # noqa: E402
 from tests.noise.adversarial.conformance import rngs  # noqa: E402
 
@@ -59,7 +59,7 @@ def robust(case: tuple[Any, Any, Any], attacked: Any) -> float:
 
 def ours(case: tuple[Any, Any, Any], text: str, norm: str) -> float:
     model, pictures, labels = case
-    made = attack(text, Budget(norm, EPSILON[norm]))
+    made = attack_from_text(text, Budget(norm, EPSILON[norm]))
     return robust(case, made(model, pictures.numpy(), labels.numpy(), rngs(PICTURES)))
 
 

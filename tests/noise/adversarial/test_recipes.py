@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.registry import attack
+from harness.registry import attack_from_text
 from noise.adversarial import ATTACKS
 from noise.adversarial.base import Budget
 from noise.adversarial.names import attack_name_from_text
@@ -27,7 +27,7 @@ def test_every_attack_of_a_recipe_can_be_made(name: str) -> None:
     for planned in complete(name).attacks:
         assert planned.budget is not None
         if attack_name_from_text(planned.attack).row not in AWAITED:
-            assert callable(attack(planned.attack, planned.budget))
+            assert callable(attack_from_text(planned.attack, planned.budget))
 
 
 @pytest.mark.parametrize("name", RECIPES)

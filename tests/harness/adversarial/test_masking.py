@@ -1,0 +1,110 @@
+"""Masking: every check on answers that are known to be sound, and on such as only look it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.adversarial.masking import (
+    FAILED,
+    GENUINE,
+    MASKED,
+    OPEN,
+    PASSED,
+    UNDECIDED,
+    Check,
+    check_gradients,
+    check_monotone,
+    check_output,
+    check_queries,
+    check_random_noise,
+    check_randomness,
+    check_unbounded,
+    judge_masking,
+)
+
+
+def check(outcome: str) -> Check:
+    return Check("any", outcome, "", {})
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "verdict"),
+    [
+        ([PASSED, PASSED], GENUINE),
+        ([PASSED, OPEN], UNDECIDED),
+        ([OPEN, FAILED, PASSED], MASKED),
+        ([], UNDECIDED),
+    ],
+)
+def test_one_failed_check_is_enough_and_an_open_one_withholds_the_verdict(outcomes: list[str], verdict: str) -> None:
+    assert judge_masking([check(each) for each in outcomes]).verdict == verdict
+
+
+def test_answers_that_vary_are_random_whatever_their_scale() -> None:
+    answers = np.random.default_rng(0).normal(size=(6, 10))
+    assert check_randomness([answers, answers * 1.0, answers]).outcome == PASSED
+    moved = answers.copy()
+    moved[3, 2] += 0.01
+    found = check_randomness([answers, moved])
+    assert found.outcome == FAILED
+    assert found.numbers["distance"] > found.numbers["limit"]
+
+
+def test_saturated_probabilities_leave_the_verdict_open_and_logits_do_not() -> None:
+    certain, soft = np.log(np.array([[1.0, 1e-30]] * 4)), np.log(np.array([[0.6, 0.4]] * 4))
+    assert check_output("logits", certain).outcome == PASSED
+    assert check_output("probabilities", soft).outcome == PASSED
+    assert check_output("probabilities", certain).outcome == OPEN
+
+
+@pytest.mark.parametrize(("zero", "outcome"), [(0, PASSED), (1, OPEN), (5, FAILED), (10, FAILED)])
+def test_pictures_without_a_gradient_are_counted(zero: int, outcome: str) -> None:
+    assert check_gradients(np.array([0.0] * zero + [0.1] * (10 - zero))).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("gradients", "queries", "outcome"),
+    [
+        (0, 30, PASSED),  # following gradients is stronger, as it should be
+        (20, 20, PASSED),
+        (20, 18, OPEN),  # two pictures: more than 0.2 points, and chance
+        (20, 10, FAILED),
+    ],
+)
+def test_queries_that_break_what_gradients_left_are_the_alarm(gradients: int, queries: int, outcome: str) -> None:
+    by_gradient, by_queries = (np.arange(40) < each for each in (gradients, queries))
+    assert check_queries("linf:2/255", by_gradient, by_queries).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("robust", "outcome"),
+    [({"1": 0.5, "2": 0.2, "4": 0.0}, PASSED), ({"1": 0.2, "2": 0.3}, OPEN), ({"1": 0.1, "2": 0.6}, FAILED)],
+)
+def test_more_must_not_help_the_model(robust: dict[str, float], outcome: str) -> None:
+    assert check_monotone("epsilon", robust, 20).outcome == outcome
+
+
+@pytest.mark.parametrize(("robust", "outcome"), [(0.0, PASSED), (0.05, OPEN), (0.5, FAILED)])
+def test_a_budget_that_hides_everything_leaves_nothing_standing(robust: float, outcome: str) -> None:
+    assert check_unbounded("linf:64/255", robust, 20).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("noise", "attack", "outcome"),
+    [
+        (1, 18, PASSED),
+        (0, 1, PASSED),  # hardly anything falls, but to the attack alone
+        (9, 10, FAILED),
+        (20, 20, PASSED),  # the model is broken by anything, and the attack has found all there is
+        (0, 0, FAILED),  # an attack that is no better than noise says nothing
+    ],
+)
+def test_an_attack_is_far_stronger_than_noise_of_its_size(noise: int, attack: int, outcome: str) -> None:
+    clean = np.ones(20, bool)
+    by_noise, by_attack = (np.arange(20) >= each for each in (noise, attack))
+    assert check_random_noise(by_noise, by_attack, clean, "linf:2/255").outcome == outcome
+
+
+def test_too_few_right_pictures_leave_the_comparison_with_noise_open() -> None:
+    assert check_random_noise(np.ones(9, bool), np.zeros(9, bool), np.ones(9, bool), "linf:2/255").outcome == OPEN
