@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["BUILDERS", "ENGINES", "LINTERS", "Builder", "Entry"]
+__all__ = ["BUILDERS", "ENGINES", "FORMATS", "LINTERS", "Builder", "Entry", "Format"]
 
 
 class Entry(NamedTuple):
@@ -20,8 +20,9 @@ class Entry(NamedTuple):
         about: one line for ``qharness doctor``.
         extra: the extra of qharness that installs what the module imports.
         certify: ``module:function``, an `engines.certificate.Certify`: proves which kernels ran.
-        quantised_for: row of `exporters.TARGETS` whose INT8 file suits it.
+        quantised_for: row of `exporters.TARGETS` whose INT8 file suits it; "" where it runs no ONNX file.
         simulates: whether its integer kernels can be switched off.
+        formats: rows of `FORMATS` that it runs.
     """
 
     target: str
@@ -30,30 +31,48 @@ class Entry(NamedTuple):
     certify: str
     quantised_for: str
     simulates: bool = True
+    formats: tuple[str, ...] = ("onnx",)
 
 
-class Builder(NamedTuple):
-    """One row: how the plans of an engine are built, and read.
+class Format(NamedTuple):
+    """One row: a kind of model file.
 
     Args:
-        target: ``module:function``, an `engines.building.BuildPlan`.
-        read: ``module:function``, an `engines.building.ReadPlan`.
-        compare: ``module:function``, an `engines.building.ComparePlans`.
-        extra: the extra of qharness that installs what building imports.
-        format: what sidecars call its plans; no other row's do.
-        endings: of the names of its plans.
+        target: ``module:function``, an `engines.artifact.ReadModel`.
+        about: what it is called in messages.
+        extra: the extra of qharness that installs what the module imports, or ``None``.
+        endings: of its files' names.
     """
 
     target: str
-    read: str
+    about: str
+    extra: str | None
+    endings: tuple[str, ...]
+
+
+class Builder(NamedTuple):
+    """One row: how the plans of an engine are built.
+
+    Args:
+        target: ``module:function``, an `engines.building.BuildPlan`.
+        compare: ``module:function``, an `engines.building.ComparePlans`.
+        extra: the extra of qharness that installs what building imports.
+    """
+
+    target: str
     compare: str
     extra: str
-    format: str
-    endings: tuple[str, ...]
 
 
 # Processors that `engines.emulated` can stand in for; each is the engine ``ort-NAME``.
 CPU_NAMES = ("haswell", "sandybridge", "nehalem")
+
+# Kinds of model files -> how they are read. Those that are not ONNX run as they are.
+FORMATS = {
+    "onnx": Format("engines.onnx_file:artifact_from_onnx", "an ONNX file", None, (".onnx",)),
+    "plan": Format("engines.trt.record:artifact_from_plan", "a plan", None, (".plan", ".engine")),
+    "tflite": Format("engines.litert.file:artifact_from_tflite", "a TensorFlow Lite file", "litert", (".tflite",)),
+}
 
 ENGINES = {
     "ort-cpu": Entry(
@@ -85,6 +104,7 @@ ENGINES = {
         "engines.trt.engine:certify_tensorrt",
         "tensorrt",
         simulates=False,
+        formats=("onnx", "plan"),
     ),
     "openvino": Entry(
         "engines.openvino:open_cpu",
@@ -92,6 +112,15 @@ ENGINES = {
         "openvino",
         "engines.openvino_certificate:certify_cpu",
         "ort-cpu",
+    ),
+    "litert": Entry(
+        "engines.litert.engine:open_cpu",
+        "LiteRT on the CPU: .tflite files as they are, on kernels of XNNPACK",
+        "litert",
+        "engines.litert.certificate:certify_cpu",
+        "",
+        simulates=False,
+        formats=("tflite",),
     ),
     "ort-haswell": Entry(
         "engines.emulated:open_haswell",
@@ -123,10 +152,7 @@ LINTERS = {"tensorrt": "engines.trt.lint:findings_from_onnx"}
 BUILDERS = {
     "tensorrt": Builder(
         "engines.trt.build:plan_from_onnx",
-        "engines.trt.record:artifact_from_plan",
         "engines.trt.plan:layers_built_differently",
         "tensorrt",
-        format="plan",
-        endings=(".plan", ".engine"),
     )
 }

@@ -11,14 +11,13 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from engines import BUILDERS
+from engines import FORMATS
 
 OUTPUT_KINDS = ("logits", "probabilities")
-FORMATS = ("onnx", *(row.format for row in BUILDERS.values()))
 
 
 class ArtifactError(ValueError):
@@ -51,12 +50,12 @@ class Artifact:
 
     Args:
         path: the file.
-        format: "onnx", or that of a row of `engines.BUILDERS`.
+        format: row of `engines.FORMATS`.
         sha256: of the file's bytes, external weights included.
         input: float32 [N, 3, H, W] or [N, H, W, 3]; uint8 where the graph normalises levels itself.
         output: float32 [N, classes].
         output_kind: "logits" or "probabilities"; declared or read from the graph, never guessed from values.
-        quantised: whether the file holds integers: Q/DQ nodes, or weights in 4 bits.
+        quantised: whether the file holds integers that stand for real numbers.
         preprocessing: steps from encoded bytes to the input, as JSON; ``None`` where nobody declared them.
         classes: names in the order of the outputs, or ``None``.
         made_by: how the file came to be: tool, options, versions, hash of the parent.
@@ -139,6 +138,44 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     return sidecar
 
 
+class ReadModel(Protocol):
+    """What a row of `engines.FORMATS` names: it reads the file's declarations, and runs nothing of it."""
+
+    def __call__(self, path: Path, trust: bool = False) -> Artifact:
+        """The artifact of a model file.
+
+        Args:
+            trust: take bytes that are not those that its sidecar describes.
+
+        Raises:
+            ArtifactError: no such file, one that cannot be used, or a sidecar of other bytes.
+        """
+
+
+def format_of(path: Path) -> str:
+    """The row of `engines.FORMATS` of a model file: what its sidecar says, else by its ending, else ONNX."""
+    by_ending = (name for name, row in FORMATS.items() if path.suffix in row.endings)
+    return str(read_sidecar(path).get("format") or next(by_ending, "onnx"))
+
+
+def declared(path: Path, digest: str, trust: bool = False) -> dict[str, Any]:
+    """`read_sidecar` of a model whose bytes have this SHA-256.
+
+    Args:
+        trust: take a sidecar of other bytes.
+
+    Raises:
+        ArtifactError: the sidecar belongs to other bytes.
+    """
+    sidecar = read_sidecar(path)
+    if sidecar.get("sha256", digest) != digest and not trust:
+        raise ArtifactError(
+            f"{path} is not the file that its sidecar {path.name}.json describes (SHA-256 {digest[:12]}..., "
+            f"declared {sidecar['sha256'][:12]}...); export it again or delete the sidecar"
+        )
+    return sidecar
+
+
 def _list_of(kind: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(isinstance(each, kind) for each in value)
 
@@ -180,3 +217,45 @@ def sha256_of(*paths: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def only(path: Path, what: str, specs: list[TensorSpec], rank: int) -> TensorSpec:
+    """The one input or output of a classifier.
+
+    Raises:
+        ArtifactError: there are others, or it has another rank or element type.
+    """
+    expected = "float32 or uint8 [N, 3, H, W]" if what == "input" else "float32 [N, classes]"
+    dtypes = ("float32", "uint8") if what == "input" else ("float32",)
+    found = ", ".join(f"{spec.name} {spec.dtype} {spec.shape_text}" for spec in specs)
+    if len(specs) != 1 or len(specs[0].shape) != rank or specs[0].dtype not in dtypes:
+        raise ArtifactError(
+            f"{path}: expected one {what}, {expected}; got {len(specs)}: {found}. "
+            f"Export the classifier alone, with one picture in and one row of class scores out"
+        )
+    return specs[0]
+
+
+def checked(artifact: Artifact) -> Artifact:
+    """The artifact, whose output takes the batch of its input.
+
+    Raises:
+        ArtifactError: the input is no square picture of three colours, or the class list has another length.
+    """
+    shape = artifact.input.shape
+    if 3 not in (shape[1], shape[3]):
+        raise ArtifactError(
+            f"{artifact.path}: expected three colour channels, [N, 3, H, W] or [N, H, W, 3]; "
+            f"got {artifact.input.shape_text}"
+        )
+    height, width = artifact.size
+    if height != width:
+        raise ArtifactError(f"{artifact.path}: expected a square input; got {height} x {width}")
+    if artifact.classes is not None and len(artifact.classes) != artifact.class_count:
+        raise ArtifactError(
+            f"{artifact.path}: the sidecar names {len(artifact.classes)} classes, the output has {artifact.class_count}"
+        )
+    if artifact.output.shape[0] not in (None, artifact.fixed_batch):
+        # Exporters often leave a stale batch on the output; the input decides.
+        return replace(artifact, output=replace(artifact.output, shape=(None, artifact.class_count)))
+    return artifact

@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from engines import BUILDERS
-from engines.artifact import Artifact, read_sidecar
+from engines.artifact import Artifact
 from engines.base import EngineError
 
 # How a layer without Q/DQ computes. In "tf32" the products of float layers may be rounded to 10 bits.
@@ -105,25 +104,5 @@ class BuildPlan(Protocol):
         """
 
 
-class ReadPlan(Protocol):
-    """What a row names as ``read``: needs no package, and does not load the plan."""
-
-    def __call__(self, path: Path, trust: bool = False) -> Artifact:
-        """The artifact of a plan, read from its sidecar; ``trust`` takes other bytes than the sidecar's.
-
-        Raises:
-            ArtifactError: no such plan, no sidecar, or a sidecar of other bytes.
-        """
-
-
 # What a row names as ``compare``: the layers for which several builds of one model chose different kernels.
 ComparePlans = Callable[[Sequence[Path]], tuple[str, ...]]
-
-
-def engine_of_plan(path: Path) -> str | None:
-    """The row of `engines.BUILDERS` whose plan a file is, by its ending or its sidecar; ``None`` for other models."""
-    stored = read_sidecar(path).get("format")
-    return next(
-        (name for name, row in BUILDERS.items() if path.suffix in row.endings or stored == row.format),
-        None,
-    )

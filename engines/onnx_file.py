@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
-from engines.artifact import Artifact, ArtifactError, TensorSpec, read_sidecar, sha256_of
+from engines.artifact import Artifact, ArtifactError, TensorSpec, checked, declared, only, sha256_of
 
 # Integer operators that were written into the file instead of Q/DQ pairs: there is no float version of them to
 # compare with, and no other engine reads them.
@@ -31,8 +30,8 @@ _QUANTISED_OPERATORS = {"QuantizeLinear", "DequantizeLinear", "MatMulNBits"}
 _TRANSPARENT = {"QuantizeLinear", "DequantizeLinear", "Identity", "Flatten", "Reshape", "Squeeze", "Cast"}
 
 
-def artifact_from_onnx(path: Path) -> Artifact:
-    """The artifact of an ONNX image classifier, with what its sidecar declares.
+def artifact_from_onnx(path: Path, trust: bool = False) -> Artifact:
+    """The artifact of an ONNX image classifier, with what its sidecar declares; see `engines.artifact.ReadModel`.
 
     Raises:
         ArtifactError: no such file; not ONNX; external weights missing or outside the model's folder; not one
@@ -52,27 +51,22 @@ def artifact_from_onnx(path: Path) -> Artifact:
     constants = {initializer.name for initializer in graph.initializer}
     inputs = [_spec(value) for value in graph.input if value.name not in constants]
     outputs = [_spec(value) for value in graph.output]
-    sidecar = read_sidecar(path)
     digest = sha256_of(path, *weights)
-    if sidecar.get("sha256", digest) != digest:
-        raise ArtifactError(
-            f"{path} is not the file that its sidecar {path.name}.json describes (SHA-256 {digest[:12]}..., "
-            f"declared {sidecar['sha256'][:12]}...); export it again or delete the sidecar"
-        )
+    sidecar = declared(path, digest, trust)
     classes = sidecar.get("classes")
     artifact = Artifact(
         path=path,
         format="onnx",
         sha256=digest,
-        input=_only(path, "input", inputs, 4),
-        output=_only(path, "output", outputs, 2),
+        input=only(path, "input", inputs, 4),
+        output=only(path, "output", outputs, 2),
         output_kind=sidecar.get("output_kind", _output_kind(graph)),
         quantised=any(node.op_type in _QUANTISED_OPERATORS for node in graph.node),
         preprocessing=tuple(sidecar["preprocessing"]) if sidecar.get("preprocessing") else None,
         classes=None if classes is None else tuple(classes),
         made_by=sidecar.get("made_by", {}),
     )
-    return _checked(artifact)
+    return checked(artifact)
 
 
 def model_from_onnx(path: Path) -> onnx.ModelProto:
@@ -166,38 +160,6 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type) if tensor.elem_type else None
     shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
     return TensorSpec(value.name, "unknown" if dtype is None else dtype.name, shape)
-
-
-def _only(path: Path, what: str, specs: list[TensorSpec], rank: int) -> TensorSpec:
-    expected = "float32 or uint8 [N, 3, H, W]" if what == "input" else "float32 [N, classes]"
-    dtypes = ("float32", "uint8") if what == "input" else ("float32",)
-    found = ", ".join(f"{spec.name} {spec.dtype} {spec.shape_text}" for spec in specs)
-    if len(specs) != 1 or len(specs[0].shape) != rank or specs[0].dtype not in dtypes:
-        raise ArtifactError(
-            f"{path}: expected one {what}, {expected}; got {len(specs)}: {found}. "
-            f"Export the classifier alone, with one picture in and one row of class scores out"
-        )
-    return specs[0]
-
-
-def _checked(artifact: Artifact) -> Artifact:
-    shape = artifact.input.shape
-    if 3 not in (shape[1], shape[3]):
-        raise ArtifactError(
-            f"{artifact.path}: expected three colour channels, [N, 3, H, W] or [N, H, W, 3]; "
-            f"got {artifact.input.shape_text}"
-        )
-    height, width = artifact.size
-    if height != width:
-        raise ArtifactError(f"{artifact.path}: expected a square input; got {height} x {width}")
-    if artifact.classes is not None and len(artifact.classes) != artifact.class_count:
-        raise ArtifactError(
-            f"{artifact.path}: the sidecar names {len(artifact.classes)} classes, the output has {artifact.class_count}"
-        )
-    if artifact.output.shape[0] not in (None, artifact.fixed_batch):
-        # Exporters often leave a stale batch on the output; the input decides.
-        return replace(artifact, output=replace(artifact.output, shape=(None, artifact.class_count)))
-    return artifact
 
 
 def _output_kind(graph: onnx.GraphProto) -> str:

@@ -128,7 +128,7 @@ def check_saturation(contenders: Sequence[Contender], kernel_classes: Mapping[st
     findings = []
     for contender in contenders:
         kernel = kernel_classes.get(contender.name)
-        if contender.version != INTEGER or kernel not in SATURATING:
+        if contender.artifact.format != "onnx" or contender.version != INTEGER or kernel not in SATURATING:
             continue
         path = contender.artifact.path
         layers = saturating_layers(path)

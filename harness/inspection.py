@@ -11,27 +11,26 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from engines.artifact import Artifact
+from engines.artifact import Artifact, format_of
 from engines.base import Array, EngineOptions
-from engines.building import engine_of_plan
 from engines.certificate import Certificate, LayerProof
-from harness.errors import unknown
-from harness.registry import ENGINE_TABLE, artifact_from_model, engine_certifier
+from harness.registry import artifact_from_model, check_engine, engine_certifier, engines_for
 
 
-def inspection_report(path: Path, engine: str, trust: bool = False) -> Group:
-    """Run the model once on random numbers and show which kernels ran; a plan says itself which it was built with.
+def inspection_report(path: Path, engine: str | None, trust: bool = False) -> Group:
+    """Run the model once on random numbers and show which kernels ran.
 
     Args:
-        trust: load a plan that is not the one its sidecar describes.
+        engine: what runs it; ``None`` for the first that runs such files.
+        trust: take a file that is not the one its sidecar describes.
 
     Raises:
         HarnessError, ArtifactError, EngineError: the message says what to change.
     """
-    if engine not in ENGINE_TABLE.names():
-        raise unknown("engine", engine, ENGINE_TABLE.names())
-    artifact = artifact_from_model(path, trust)
-    certify = engine_certifier(engine_of_plan(path) or engine)
+    name = format_of(path)
+    engine = engine or engines_for(name)[0]
+    check_engine(engine, name, path.name)
+    artifact, certify = artifact_from_model(path, trust), engine_certifier(engine)
     shape = [size or 1 for size in artifact.input.shape]
     certificate = certify(artifact, EngineOptions(), {artifact.input.name: random_input(artifact, shape, 0)})
     return Group(Text(_sentence(artifact, certificate)), _kernels(certificate), *_fallbacks(certificate))

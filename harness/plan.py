@@ -15,7 +15,6 @@ from typing import Any
 
 from engines import ENGINES
 from engines.artifact import Artifact
-from engines.building import engine_of_plan
 from engines.onnx_file import input_codes
 from harness.adversarial.sets import conditions_from_sets
 from harness.batches import Preparation
@@ -23,7 +22,7 @@ from harness.calibrate import CalibrationJob, job_from_recipe
 from harness.conditions import Condition, Finding, NotRun, conditions_from_recipe, pipeline_from_recipe, rounded_as
 from harness.errors import HarnessError, unknown
 from harness.recipe import Recipe
-from harness.registry import ENGINE_TABLE, artifact_from_model, engine_opener
+from harness.registry import artifact_from_model, check_engine, engine_opener
 from harness.samples import SYNTHETIC, Sample, SampleSet, samples_from_data, unlabelled_from_data
 from noise.base import Pipeline
 
@@ -129,29 +128,27 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def versions_of(artifact: Artifact) -> tuple[str, ...]:
-    """The forms in which a model can run: a plan has one, and a quantised file no longer the exported one."""
-    if engine_of_plan(artifact.path):
+    """The forms in which a model can run: what is not ONNX has one, and a quantised file no longer the exported one."""
+    if artifact.format != "onnx":
         return (INTEGER if artifact.quantised else FP32,)
     return tuple(version for version in VERSIONS if version != FP32 or not artifact.quantised)
 
 
 def _versions(names: Sequence[str], artifact: Artifact) -> Iterable[tuple[str, str]]:
-    runs_on, possible = engine_of_plan(artifact.path), versions_of(artifact)
+    possible = versions_of(artifact)
     chosen: dict[tuple[str, str], None] = {}
     for name in names:
         engine, _, version = name.partition(":")
         if engine in VERSIONS and not version:
             raise HarnessError(f"{engine!r} is a version, not an engine; write ENGINE:{engine}")
-        if engine not in ENGINE_TABLE.names():
-            raise unknown("engine", engine, ENGINE_TABLE.names())
-        if runs_on and engine != runs_on:
-            raise HarnessError(f"{artifact.path.name} is a plan; it runs on {runs_on} alone: --engines {runs_on}")
+        check_engine(engine, artifact.format, artifact.path.name)
         engine_opener(engine)  # a missing package is said now, not behind the calibration
         if version and version not in VERSIONS:
             raise unknown("version", version, VERSIONS)
         if version and version not in possible:
+            what = "already quantised" if artifact.quantised else "not quantised, and runs as it is"
             raise HarnessError(
-                f"{artifact.path.name} is already quantised, so there is no {version} version of it; "
+                f"{artifact.path.name} is {what}, so there is no {version} version of it; "
                 f"choose from {', '.join(possible)}"
             )
         simulates = engine not in ENGINES or ENGINES[engine].simulates

@@ -17,13 +17,12 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from engines import BUILDERS, ENGINES, LINTERS
-from engines.artifact import Artifact
+from engines import BUILDERS, ENGINES, FORMATS, LINTERS
+from engines.artifact import Artifact, ReadModel, format_of
 from engines.base import EngineUnavailable, OpenEngine
-from engines.building import BuildPlan, ComparePlans, ReadPlan, engine_of_plan
+from engines.building import BuildPlan, ComparePlans
 from engines.certificate import Certify
 from engines.lint import Lint
-from engines.onnx_file import artifact_from_onnx
 from exporters import IMPROVEMENTS, METHODS, TARGETS, VARIANTS
 from exporters.base import Calibration, ExportError, Observer, Picture, Quantisation, Source
 from exporters.improvements.base import Improvement, Material
@@ -210,6 +209,42 @@ def missing_data(noise: str) -> MissingData | None:
     return None
 
 
+def artifact_from_model(path: Path, trust: bool = False) -> Artifact:
+    """A model file of any format, with what its sidecar declares.
+
+    Args:
+        trust: take a file that is not the one its sidecar describes.
+
+    Raises:
+        ArtifactError: no such file, or one that cannot be used.
+        EngineUnavailable: a package that reads its format is missing.
+    """
+    row = FORMATS[format_of(path)]
+    return cast(ReadModel, import_target(f"{path}, {row.about},", row.target, row.extra))(path, trust)
+
+
+def engines_for(format_name: str) -> tuple[str, ...]:
+    """The engines that run a format; the first is the default. Those of plug-ins run ONNX files."""
+    plugins = tuple(name for name in ENGINE_TABLE.names() if name not in ENGINES)
+    built_in = tuple(name for name, row in ENGINES.items() if format_name in row.formats)
+    return (*built_in, *(plugins if format_name == "onnx" else ()))
+
+
+def check_engine(engine: str, format_name: str, file: str) -> None:
+    """See that an engine exists and runs a format.
+
+    Raises:
+        HarnessError: it does not; the message names those that do.
+    """
+    if engine not in ENGINE_TABLE.names():
+        raise unknown("engine", engine, ENGINE_TABLE.names())
+    fitting = engines_for(format_name)
+    if engine not in fitting:
+        raise HarnessError(
+            f"{file} is {FORMATS[format_name].about}, which {engine} does not run; choose from {', '.join(fitting)}"
+        )
+
+
 def engine_opener(name: str) -> OpenEngine:
     """The function that opens an engine."""
     return cast(OpenEngine, ENGINE_TABLE.resolve(name))
@@ -346,21 +381,6 @@ def linter(target: str) -> Lint:
     if target not in LINTERS:
         raise unknown("linter", target, LINTERS)
     return cast(Lint, import_target(f"linter {target!r}", LINTERS[target], None))
-
-
-def artifact_from_model(path: Path, trust: bool = False) -> Artifact:
-    """The artifact of a plan, or of an ONNX file.
-
-    Args:
-        trust: take a plan that is not the one its sidecar describes.
-
-    Raises:
-        ArtifactError: no such file, or one that cannot be used.
-    """
-    engine = engine_of_plan(path)
-    if engine is None:
-        return artifact_from_onnx(path)
-    return cast(ReadPlan, import_target(f"plans of {engine!r}", BUILDERS[engine].read, None))(path, trust)
 
 
 def plan_builder(engine: str) -> BuildPlan:

@@ -60,6 +60,7 @@ HEAVY = {
     "cuda": {"engines/cuda/bindings.py"},
     "ray": {"harness/cluster.py"},
     "fsspec": {"harness/sources/storage.py"},
+    "ai_edge_litert": {"engines/litert/graph.py"},
     "openvino": {"engines/openvino.py", "engines/openvino_certificate.py"},
 }
 FORBIDDEN_NAMES = {"utils.py", "common.py", "helpers.py"}

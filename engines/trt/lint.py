@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 
-from engines.artifact import ArtifactError
-from engines.building import engine_of_plan
+from engines import FORMATS
+from engines.artifact import ArtifactError, format_of
 from engines.lint import ERROR, WARNING, Finding
 from engines.trt.qdq_graph import DEQUANTISE, QUANTISE, QdqGraph, graph_from_onnx, node_name
 
@@ -52,8 +52,9 @@ def findings_from_onnx(path: Path) -> tuple[Finding, ...]:
     Raises:
         ArtifactError: there is no such file, or it is not ONNX.
     """
-    if engine_of_plan(path) is not None:
-        raise ArtifactError(f"{path} is a plan, built already; expected the ONNX file that it was built from")
+    given = format_of(path)
+    if given != "onnx":
+        raise ArtifactError(f"{path} is {FORMATS[given].about}; expected the ONNX file that it was made from")
     graph = graph_from_onnx(path)
     return tuple(
         Finding(name, rule.severity, node_name(node), message, rule.mend)

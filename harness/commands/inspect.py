@@ -22,8 +22,8 @@ def add(commands: Commands) -> None:
     """Describe the command."""
     inspect = commands.add_parser("inspect", help="the integer-execution certificate of a model file")
     inspect.add_argument("artifact", metavar="MODEL")
-    inspect.add_argument("--engine", default="ort-cpu", help="default: %(default)s")
-    inspect.add_argument("--trust", action="store_true", help="load a plan that is not the one its sidecar describes")
+    inspect.add_argument("--engine", help="what runs it; default: ort-cpu, or what runs files like this")
+    inspect.add_argument("--trust", action="store_true", help="take a file that is not the one its sidecar describes")
     inspect.add_argument(
         "--for",
         dest="goal",

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from engines import CPU_NAMES
+from engines.artifact import format_of
 from exporters import IMPROVEMENTS
 from harness.errors import HarnessError, unknown
 from harness.plan import INTEGER
 from harness.recipe import FORMS, Recipe, read_recipe, resolved
+from harness.registry import engines_for
 from harness.speed import Speed
 from noise.presets import preset_names
 
@@ -34,7 +36,7 @@ def names(text: str) -> tuple[str, ...]:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The model or recipe, and how its pictures are preprocessed."""
-    parser.add_argument("target", metavar="MODEL|RECIPE", help="an ONNX file, or a recipe (.toml)")
+    parser.add_argument("target", metavar="MODEL|RECIPE", help="a model file, or a recipe (.toml)")
     parser.add_argument("--preprocess", metavar="PRESET", help=f"one of {', '.join(preset_names())}")
     parser.add_argument("--seed", type=int, metavar="N", help="of every random draw; default 0")
 
@@ -88,13 +90,16 @@ def recipe_from_options(options: argparse.Namespace, *, scores: bool = True) -> 
     known = {*Recipe.__dataclass_fields__} - {"model"}
     given = {_KEYS.get(name, name): value for name, value in vars(options).items() if value is not None}
     changes = {key: value for key, value in given.items() if key in known}
+    target = Path(options.target)
+    is_recipe = target.suffix == ".toml"
+    if not is_recipe:
+        changes.setdefault("engines", engines_for(format_of(target))[:1])
     cpu = given.get("cpu")
     if cpu is not None and cpu not in CPU_NAMES:
         raise unknown("emulated processor", cpu, CPU_NAMES)
     if cpu is not None:
         changes["engines"] = (*changes.get("engines", Recipe.engines), f"ort-{cpu}:{INTEGER}")
-    target = Path(options.target)
-    if target.suffix == ".toml":
+    if is_recipe:
         if not target.is_file():
             raise HarnessError(f"there is no recipe {target}")
         return resolved(replace(read_recipe(target), **changes), Path.cwd())

@@ -14,7 +14,8 @@ from engines.artifact import Artifact
 from engines.base import Engine, EngineError, EngineOptions, EngineUnavailable, OpenEngine
 from harness.registry import engine_certifier, engine_opener
 from tests.engines import conformance
-from tests.engines.tiny import CLASSES, Shape, pictures, reference, tiny_artifact
+from tests.engines.litert.files import tiny_tflite
+from tests.engines.tiny import CLASSES, Shape, pictures, reference, tiny_artifact, write_tiny
 
 BATCH = pictures(3, seed=1)
 OTHER = pictures(3, seed=2)
@@ -27,14 +28,14 @@ OPTIONS = {
 # Emulation takes seconds to start. The options are ONNX Runtime's and tried on ort-cpu; the other two processors
 # share the code of ort-haswell, and test_emulated.py opens them.
 ALIKE = {"ort-sandybridge", "ort-nehalem"}
-# Emulation is slow, and TensorRT can neither switch its integer kernels off nor be given threads.
+# Emulation is slow, and TensorRT cannot be given threads.
 AS_BUILT = {"ort-haswell", "ort-tensorrt", "tensorrt"}
 NAMES = [name for name in ENGINES if name not in ALIKE]
 CASES = [
     pytest.param(name, options, id=f"{name}-{what}")
     for name in NAMES
     for what, options in OPTIONS.items()
-    if name not in AS_BUILT or what == "integer"
+    if what == "integer" or (name not in AS_BUILT and (what != "simulated" or ENGINES[name].simulates))
 ]
 
 
@@ -52,7 +53,7 @@ def openers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], OpenEng
     @cache
     def tried(engine: str) -> OpenEngine:
         found = engine_opener(engine)
-        found(tiny_artifact(tmp_path_factory.mktemp("tried")), EngineOptions()).close()
+        found(artifact_for(engine, tmp_path_factory.mktemp("tried")), EngineOptions()).close()
         return found
 
     return tried
@@ -67,9 +68,21 @@ def opener(engine: str, openers: Callable[[str], OpenEngine]) -> OpenEngine:
         pytest.skip(str(error))
 
 
+def artifact_for(engine: str, folder: Path, shape: Shape = Shape()) -> Artifact:  # noqa: B008
+    """The tiny network in a format that the engine runs."""
+    return tiny_artifact(folder, shape) if "onnx" in ENGINES[engine].formats else tiny_tflite(folder, shape)
+
+
 @pytest.fixture
-def artifact(tmp_path: Path) -> Artifact:
-    return tiny_artifact(tmp_path)
+def artifact(engine: str, opener: OpenEngine, tmp_path: Path) -> Artifact:
+    del opener  # where the engine cannot exist, its files may not be read either
+    return artifact_for(engine, tmp_path)
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> conformance.Array:
+    """What the tiny network answers to `BATCH`, by ONNX's own evaluator."""
+    return reference(write_tiny(tmp_path, name="reference.onnx"), {"x": BATCH})
 
 
 @pytest.fixture
@@ -125,8 +138,9 @@ def test_engine_has_facts_that_agree_with_the_request(opened: partial[Engine], o
     ],
     ids=str,
 )
-def test_engine_follows_an_option_or_refuses_it(opener: OpenEngine, artifact: Artifact, unusual: EngineOptions) -> None:
-    wanted = reference(artifact.path, {"x": BATCH})
+def test_engine_follows_an_option_or_refuses_it(
+    opener: OpenEngine, artifact: Artifact, unusual: EngineOptions, wanted: conformance.Array
+) -> None:
     conformance.check_follows_or_refuses(partial(opener, artifact, unusual), unusual, BATCH, wanted)
 
 
@@ -134,23 +148,24 @@ def test_reentrant_engine_gives_four_threads_what_it_gives_one(opened: partial[E
     conformance.check_threads(opened, [pictures(2, seed=seed) for seed in range(8)])
 
 
-def test_engine_matches_the_reference(opened: partial[Engine], artifact: Artifact) -> None:
-    conformance.check_matches_reference(opened, BATCH, reference(artifact.path, {"x": BATCH}))
+def test_engine_matches_the_reference(opened: partial[Engine], wanted: conformance.Array) -> None:
+    conformance.check_matches_reference(opened, BATCH, wanted)
 
 
-def test_engine_matches_the_reference_on_channels_last(opener: OpenEngine, tmp_path: Path) -> None:
-    artifact = tiny_artifact(tmp_path, Shape(nhwc=True))
+def test_engine_matches_the_reference_on_channels_last(
+    engine: str, opener: OpenEngine, tmp_path: Path, wanted: conformance.Array
+) -> None:
+    artifact = artifact_for(engine, tmp_path, Shape(nhwc=True))
     batch = np.ascontiguousarray(BATCH.transpose(0, 2, 3, 1))
-    wanted = reference(artifact.path, {"x": batch})
     conformance.check_matches_reference(partial(opener, artifact, EngineOptions()), batch, wanted)
 
 
-def test_engine_of_a_fixed_batch_runs_that_batch_alone(opener: OpenEngine, tmp_path: Path) -> None:
-    artifact = tiny_artifact(tmp_path, Shape(batch=2))
-    with conformance.engine_of(partial(opener, artifact, EngineOptions())) as engine:
-        assert conformance.answer(engine, BATCH[:2]).shape == (2, CLASSES)
+def test_engine_of_a_fixed_batch_runs_that_batch_alone(engine: str, opener: OpenEngine, tmp_path: Path) -> None:
+    artifact = artifact_for(engine, tmp_path, Shape(batch=2))
+    with conformance.engine_of(partial(opener, artifact, EngineOptions())) as running:
+        assert conformance.answer(running, BATCH[:2]).shape == (2, CLASSES)
         with pytest.raises(EngineError, match=r"expected float32 \[2, 3, 32, 32\], got float32 \[3, 3, 32, 32\]"):
-            conformance.answer(engine, BATCH)
+            conformance.answer(running, BATCH)
 
 
 def test_closed_engine_has_no_facts(opened: partial[Engine]) -> None:
@@ -161,8 +176,11 @@ def test_closed_engine_has_no_facts(opened: partial[Engine]) -> None:
 
 
 def test_file_that_the_runtime_cannot_open_is_an_engine_error(opener: OpenEngine, artifact: Artifact) -> None:
-    artifact.path.write_bytes(artifact.path.read_bytes().replace(b"GlobalAveragePool", b"GlobalAveragePond"))
-    with pytest.raises(EngineError, match=r"cannot open .*tiny\.onnx"):
+    known, unknown = {"onnx": (b"GlobalAveragePool", b"GlobalAveragePond"), "tflite": (b"TFL3", b"TFL9")}[
+        artifact.format
+    ]
+    artifact.path.write_bytes(artifact.path.read_bytes().replace(known, unknown))
+    with pytest.raises(EngineError, match=rf"cannot open .*tiny\.{artifact.format}"):
         opener(artifact, EngineOptions())
 
 

@@ -242,7 +242,7 @@ def test_integer_operators_in_the_file_are_refused_with_what_to_give_instead(tmp
         ({"classes": ["a", "a"]}, "classes must be a list of different names"),
         ({"preprocessing": {"a": 1}}, "preprocessing must be a list of steps"),
         ({"made_by": None}, "made_by must be an object"),
-        ({"format": "tflite"}, "format must be one of onnx, plan"),
+        ({"format": "tflight"}, "format must be one of onnx, plan, tflite; got"),
     ],
 )
 def test_sidecar_value_of_the_wrong_kind_is_named(tmp_path: Path, sidecar: dict[str, object], message: str) -> None:

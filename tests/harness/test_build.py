@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from engines import BUILDERS, ENGINES, Builder, Entry
-from engines.artifact import FORMATS, Artifact, write_sidecar
+from engines import BUILDERS, ENGINES, FORMATS, Builder, Entry, Format
+from engines.artifact import Artifact, write_sidecar
 from engines.base import Array, EngineOptions
 from engines.building import BuildOptions, Built, OnStep
 from engines.certificate import Certificate, layer_proof
@@ -121,7 +121,7 @@ def test_plan_is_no_file_to_lint(install: Install, quantised: Artifact, capsys: 
     assert main(["build", str(quantised.path), "-o", str(plan)]) == 0
     for words in (["inspect", str(plan), "--for", "tensorrt"], ["build", str(plan), "-o", str(plan)]):
         assert main(words) == 2
-        assert "m.plan is a plan, built already; expected the ONNX file" in " ".join(capsys.readouterr().err.split())
+        assert "m.plan is a plan; expected the ONNX file" in " ".join(capsys.readouterr().err.split())
 
 
 def test_replicates_are_built_apart_and_compared(
@@ -201,7 +201,7 @@ def test_a_plan_is_not_written_over_its_source(quantised: Artifact, capsys: pyte
     assert "is the model itself" in capsys.readouterr().err
 
 
-# A second builder: its plan is the model's own bytes under another name, and runs on the double of an engine.
+# A second builder, and a format of its own: the model's own bytes under another name, for the double of an engine.
 
 
 def press(artifact: Artifact, path: Path, options: BuildOptions, on_step: OnStep) -> Built:
@@ -213,10 +213,9 @@ def press(artifact: Artifact, path: Path, options: BuildOptions, on_step: OnStep
 
 
 def read_pressed(path: Path, trust: bool = False) -> Artifact:
-    del trust
     copy = path.with_name(f"{path.name}.onnx")
     copy.write_bytes(path.read_bytes())
-    return replace(artifact_from_onnx(copy), path=path, format="pressed")
+    return replace(artifact_from_onnx(copy, trust), path=path, format="pressed")
 
 
 def certify_pressed(artifact: Artifact, options: EngineOptions, feeds: Mapping[str, Array]) -> Certificate:
@@ -225,21 +224,20 @@ def certify_pressed(artifact: Artifact, options: EngineOptions, feeds: Mapping[s
     return Certificate(tuple(layer_proof(each, None, (), "") for each in layers_from_onnx(artifact.path)), {}, evidence)
 
 
-def test_second_builder_is_a_row_and_nothing_else(
+def test_second_builder_and_its_format_are_rows_and_nothing_else(
     quantised: Artifact, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], small: Recipe
 ) -> None:
     certify = f"{__name__}:certify_pressed"
-    row = Entry("tests.harness.doubles:DoubleEngine", "a double", "cpu", certify, "ort-cpu", simulates=False)
-    how = Builder(f"{__name__}:press", f"{__name__}:read_pressed", "none:none", "cpu", "pressed", (".pressed",))
+    row = Entry("tests.harness.doubles:DoubleEngine", "a double", "cpu", certify, "ort-cpu", False, ("onnx", "pressed"))
+    monkeypatch.setitem(FORMATS, "pressed", Format(f"{__name__}:read_pressed", "pressed", None, (".pressed",)))
     monkeypatch.setitem(ENGINES, "press", row)
-    monkeypatch.setitem(BUILDERS, "press", how)
-    monkeypatch.setattr("engines.artifact.FORMATS", (*FORMATS, "pressed"))
+    monkeypatch.setitem(BUILDERS, "press", Builder(f"{__name__}:press", "none:none", "cpu"))
     pressed = quantised.path.with_name("m.pressed")
     assert main(["build", str(quantised.path), "--engine", "press", "-o", str(pressed)]) == 0
     assert f"{pressed.resolve()}: a press, fp32" in capsys.readouterr().out
     assert main(["inspect", str(pressed)]) == 0
     assert "(a press, paper, flat)" in capsys.readouterr().out
-    with pytest.raises(HarnessError, match=r"m\.pressed is a plan; it runs on press alone: --engines press"):
+    with pytest.raises(HarnessError, match=r"m\.pressed is pressed, which tensorrt does not run; choose from press$"):
         plan(replace(small, model=str(pressed), engines=("tensorrt",)))
     source, path = artifact_from_onnx(Path(small.model)), quantised.path.with_name("demo.pressed")
     recipe = replace(small, model=str(press(source, path, BuildOptions(), print).artifact.path), engines=("press",))

@@ -140,10 +140,17 @@ def test_a_plan_runs_on_its_engine_alone(small: Recipe, tmp_path: Path) -> None:
     path.write_bytes(b"code for a GPU")
     digest = sha256_of(path)
     write_sidecar(replace(made.artifact, path=path, format="plan", sha256=digest, made_by=tensors))
-    with pytest.raises(HarnessError, match=r"m\.plan is a plan; it runs on tensorrt alone: --engines tensorrt"):
+    with pytest.raises(HarnessError, match=r"m\.plan is a plan, which ort-cpu does not run; choose from tensorrt"):
         plan(replace(small, model=str(path)))
     with pytest.raises(EngineUnavailable, match=r"pip install 'qharness\[tensorrt\]'"):
         plan(replace(small, model=str(path), engines=("tensorrt",)))
+
+
+def test_an_engine_of_other_files_does_not_run_onnx(small: Recipe) -> None:
+    with pytest.raises(
+        HarnessError, match=r"shapes\.onnx is an ONNX file, which litert does not run; choose from ort-"
+    ):
+        plan(replace(small, engines=("litert",)))
 
 
 def test_a_quantised_model_has_two_versions(small: Recipe, tmp_path: Path) -> None:

@@ -10,14 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines import ENGINES, Entry
+from engines import ENGINES, FORMATS, Entry
+from engines.artifact import ArtifactError, sidecar_path
 from harness.doctor import availability, clashes
 from harness.errors import HarnessError
 from harness.mismatch import mismatch_recipe
 from harness.plan import plan
 from harness.recipe import Recipe
-from harness.registry import ENGINE_TABLE, NOISE_TABLE, STEP_TABLE, noise_settings, step_function
+from harness.registry import (
+    ENGINE_TABLE,
+    NOISE_TABLE,
+    STEP_TABLE,
+    artifact_from_model,
+    engines_for,
+    noise_settings,
+    step_function,
+)
 from noise.base import Step
+from tests.engines.litert.files import write_tflite
+from tests.engines.tiny import write_tiny
 
 PLUGIN = """
 import numpy as np
@@ -114,3 +125,17 @@ def test_doctor_knows_packages_that_break_each_other(monkeypatch: pytest.MonkeyP
     assert clashes() == []
     monkeypatch.setattr("harness.doctor.installed_version", lambda name: "1.0")
     assert any("qharness[cpu] and qharness[gpu]" in line for line in clashes())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_runs_on_an_engine(name: str) -> None:
+    assert engines_for(name)
+
+
+@pytest.mark.parametrize("name", ["onnx", "tflite"])
+def test_a_model_that_its_sidecar_does_not_describe_is_read_only_when_it_is_trusted(name: str, tmp_path: Path) -> None:
+    path = write_tiny(tmp_path) if name == "onnx" else write_tflite(tmp_path, "planes")
+    sidecar_path(path).write_text(f'{{"sha256": "{"0" * 64}"}}')
+    with pytest.raises(ArtifactError, match=r"is not the file that its sidecar tiny\..*\.json describes"):
+        artifact_from_model(path)
+    assert artifact_from_model(path, trust=True).format == name

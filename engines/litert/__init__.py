@@ -1,0 +1,1 @@
+"""LiteRT, the runtime of TensorFlow Lite: .tflite files as they are, on its own integer kernels."""
