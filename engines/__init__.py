@@ -67,7 +67,7 @@ class Builder(NamedTuple):
 # Processors that `engines.emulated` can stand in for; each is the engine ``ort-NAME``.
 CPU_NAMES = ("haswell", "sandybridge", "nehalem")
 
-# Kinds of model files -> how they are read. Those that are not ONNX run as they are.
+# Kinds of model files -> how they are known and read.
 FORMATS = {
     "onnx": Format("engines.onnx_file:artifact_from_onnx", "an ONNX file", None, (".onnx",)),
     "plan": Format("engines.trt.record:artifact_from_plan", "a plan", None, (".plan", ".engine")),

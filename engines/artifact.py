@@ -59,6 +59,7 @@ class Artifact:
         preprocessing: steps from encoded bytes to the input, as JSON; ``None`` where nobody declared them.
         classes: names in the order of the outputs, or ``None``.
         made_by: how the file came to be: tool, options, versions, hash of the parent.
+        as_it_is: whether it runs in one version alone: a plan, a .tflite file, operators with integers inside.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class Artifact:
     preprocessing: tuple[Mapping[str, Any], ...] | None = None
     classes: tuple[str, ...] | None = None
     made_by: Mapping[str, Any] = field(default_factory=dict)
+    as_it_is: bool = False
 
     @property
     def session_config(self) -> Mapping[str, str]:

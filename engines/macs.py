@@ -16,6 +16,28 @@ import onnx
 # Operators whose work is multiply-accumulates; all others are counted as none.
 MAC_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits")
 
+# Operators with integers inside -> the operator that they compute, and the place of the weight; activations come first.
+INTEGER_OPERATORS = {
+    "ConvInteger": ("Conv", 1),
+    "MatMulInteger": ("MatMul", 1),
+    "QGemm": ("Gemm", 3),
+    "QLinearConv": ("Conv", 3),
+    "QLinearMatMul": ("MatMul", 3),
+}
+
+# ONNX Runtime's operator, unknown to ONNX's shape inference -> one of the same shapes, and the inputs that it reads.
+_SAME_SHAPES = {
+    "QGemm": ("Gemm", slice(0, 4, 3)),
+    "QLinearAdd": ("Add", slice(0, 4, 3)),
+    "QLinearAveragePool": ("AveragePool", slice(1)),
+    "QLinearConcat": ("Concat", slice(2, None, 3)),
+    "QLinearGlobalAveragePool": ("GlobalAveragePool", slice(1)),
+    "QLinearLeakyRelu": ("Identity", slice(1)),
+    "QLinearMul": ("Mul", slice(0, 4, 3)),
+    "QLinearSigmoid": ("Identity", slice(1)),
+    "QLinearSoftmax": ("Identity", slice(1)),
+}
+
 Shape = tuple[int, ...]
 
 
@@ -25,7 +47,7 @@ class Layer:
 
     Args:
         name: the node's name, or its first output where it has none.
-        operator: its ONNX operator.
+        operator: its ONNX operator, or the one that it computes with integers.
         macs: multiply-accumulates for one picture.
         activation: type before the DequantizeLinear that feeds it ("uint8"), or "float".
         weight: the same for its weight ("int8", "int4", ...).
@@ -71,14 +93,20 @@ def layers_from_onnx(path: Path) -> tuple[Layer, ...]:
     """Every layer that multiplies and accumulates, in the order of the graph."""
     model = onnx.load(str(path), load_external_data=False)
     graph = _Graph(model)
-    return tuple(graph.layer(node) for node in model.graph.node if node.op_type in MAC_OPERATORS)
+    return tuple(graph.layer(node) for node in model.graph.node if node.op_type in (*MAC_OPERATORS, *INTEGER_OPERATORS))
 
 
 def _with_known_operators(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy for ONNX's shape inference, which stops at MatMulNBits: a MatMul of the same shapes stands for each."""
+    """A copy for ONNX's shape inference, which stops at ONNX Runtime's operators: others of their shapes stand in."""
     known = onnx.ModelProto()
     known.CopyFrom(model)
     for node in known.graph.node:
+        if node.op_type in _SAME_SHAPES:
+            node.op_type, inputs = _SAME_SHAPES[node.op_type]
+            node.domain = ""
+            read = list(node.input)[inputs]
+            del node.input[:]
+            node.input.extend(read)
         if node.op_type == "MatMulNBits":
             size = {each.name: each.i for each in node.attribute}
             matrix = f"{node.output[0]} as a matrix"
@@ -107,9 +135,9 @@ class _Graph:
         for value in (*inferred.input, *inferred.value_info, *inferred.output):
             self.shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
         self.makers = {name: node for node in model.graph.node for name in node.output}
-        self.types: dict[str, str] = {
-            t.name: onnx.TensorProto.DataType.Name(t.data_type).lower() for t in inferred.initializer
-        }
+        self.types: dict[str, str] = {t.name: _type_name(t.data_type) for t in inferred.initializer}
+        for value in (*inferred.value_info, *inferred.output):
+            self.types.setdefault(value.name, _type_name(value.type.tensor_type.elem_type))
         self.readers: dict[str, list[onnx.NodeProto]] = {}
         for node in model.graph.node:
             for name in node.input:
@@ -118,6 +146,8 @@ class _Graph:
             self.readers.setdefault(value.name, [])
 
     def layer(self, node: onnx.NodeProto) -> Layer:
+        if node.op_type in INTEGER_OPERATORS:
+            return self._integer_layer(node)
         output = self.shapes.get(node.output[0], ())
         inputs = [self.shapes.get(name) for name in node.input[:2]]
         return Layer(
@@ -131,18 +161,26 @@ class _Graph:
             shared_output=self._output_is_shared(node.output[0]),
         )
 
+    def _integer_layer(self, node: onnx.NodeProto) -> Layer:
+        operator, weight = INTEGER_OPERATORS[node.op_type]
+        read = (node.input[0], node.input[weight])
+        return Layer(
+            name=node.name or node.output[0],
+            operator=operator,
+            macs=macs_of(operator, [self.shapes.get(name) for name in read], self.shapes.get(node.output[0], ())),
+            activation=self.types.get(read[0], "uint8"),
+            weight=self.types.get(read[1], "int8"),
+            output="quantised",
+            shared_input=False,
+            shared_output=False,
+        )
+
     def _quantised_type(self, name: str) -> str:
         dequantise = self.makers.get(name)
         if dequantise is None or dequantise.op_type != "DequantizeLinear":
             return "float"
-        source = dequantise.input[0]
-        if source in self.types:
-            return self.types[source]
-        # The type of a QuantizeLinear's output is that of its zero point; uint8 when it has none.
-        quantise = self.makers.get(source)
-        if quantise is None or len(quantise.input) < 3:
-            return "uint8"
-        return self.types.get(quantise.input[2], "uint8")
+        # Where nothing says what a QuantizeLinear gives, ONNX's operator gives uint8.
+        return self.types.get(dequantise.input[0], "uint8")
 
     def _output(self, name: str) -> str:
         readers = self.readers.get(name, [])
@@ -165,3 +203,7 @@ class _Graph:
                 if self._is_shared(dequantise.output[0]):
                     return True
         return False
+
+
+def _type_name(element_type: int) -> str:
+    return str(onnx.TensorProto.DataType.Name(element_type)).lower()

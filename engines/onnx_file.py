@@ -11,17 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from engines.artifact import Artifact, ArtifactError, TensorSpec, checked, declared, only, sha256_of
-
-# Integer operators that were written into the file instead of Q/DQ pairs: there is no float version of them to
-# compare with, and no other engine reads them.
-_INTEGER_OPERATORS = {
-    "ConvInteger",
-    "DynamicQuantizeLinear",
-    "MatMulInteger",
-    "QGemm",
-    "QLinearConv",
-    "QLinearMatMul",
-}
+from engines.macs import INTEGER_OPERATORS
 
 # Any of these means integers in the file: of activations, of weights, or of weights alone.
 _QUANTISED_OPERATORS = {"QuantizeLinear", "DequantizeLinear", "MatMulNBits"}
@@ -42,12 +32,7 @@ def artifact_from_onnx(path: Path, trust: bool = False) -> Artifact:
     model = model_from_onnx(path)
     weights = external_files(path, model)
     graph = model.graph
-    integer = sorted({node.op_type for node in graph.node} & _INTEGER_OPERATORS)
-    if integer:
-        raise ArtifactError(
-            f"{path} holds {', '.join(integer)}: it was quantised in QOperator or dynamic form. "
-            f"Give the float model, or the same model quantised as Q/DQ"
-        )
+    operators = {node.op_type for node in graph.node}
     constants = {initializer.name for initializer in graph.initializer}
     inputs = [_spec(value) for value in graph.input if value.name not in constants]
     outputs = [_spec(value) for value in graph.output]
@@ -61,7 +46,8 @@ def artifact_from_onnx(path: Path, trust: bool = False) -> Artifact:
         input=only(path, "input", inputs, 4),
         output=only(path, "output", outputs, 2),
         output_kind=sidecar.get("output_kind", _output_kind(graph)),
-        quantised=any(node.op_type in _QUANTISED_OPERATORS for node in graph.node),
+        quantised=bool(operators & {*_QUANTISED_OPERATORS, *INTEGER_OPERATORS}),
+        as_it_is=bool(operators & set(INTEGER_OPERATORS)),
         preprocessing=tuple(sidecar["preprocessing"]) if sidecar.get("preprocessing") else None,
         classes=None if classes is None else tuple(classes),
         made_by=sidecar.get("made_by", {}),
@@ -168,4 +154,4 @@ def _output_kind(graph: onnx.GraphProto) -> str:
     node = makers.get(graph.output[0].name) if graph.output else None
     while node is not None and node.op_type in _TRANSPARENT and node.input:
         node = makers.get(node.input[0])
-    return "probabilities" if node is not None and node.op_type == "Softmax" else "logits"
+    return "probabilities" if node is not None and node.op_type in ("Softmax", "QLinearSoftmax") else "logits"

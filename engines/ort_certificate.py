@@ -44,6 +44,7 @@ KERNELS = {
     "QLinearMatMul": ("MatMul", 0, 3),
     "MatMulInteger": ("MatMul", 0, 1),
     "MatMulIntegerToFloat": ("MatMul", 0, 1),
+    "DynamicQuantizeMatMul": ("MatMul", 0, 1),
     "MatMulNBits": ("MatMulNBits", 0, 1),
 }
 OpenSession = Callable[[bytes, ort.SessionOptions], ort.InferenceSession]
@@ -157,6 +158,8 @@ def _kernels(
         fed_type, activation_shape = fed[activation]
         (_, output_shape) = next(iter(event["args"]["output_type_shape"][0].items()))
         macs = macs_of(operator, [tuple(activation_shape), weight_shape], tuple(output_shape))
+        if node.op_type == "DynamicQuantizeMatMul":
+            fed_type = "uint8"  # it rounds its activation itself: a DynamicQuantizeLinear was fused into it
         if operator == "MatMulNBits":
             product = product_of(node, rows=math.prod(activation_shape[:-1]))
             if product not in probed:
@@ -237,6 +240,10 @@ def _reason(layer: Layer, kernel: Kernel | None, options: EngineOptions) -> str:
         (
             layer.operator == "Conv" and layer.output == "float",
             "its output is not quantised, so there is no integer convolution to fuse it into",
+        ),
+        (
+            layer.operator == "Gemm" and layer.output == "float",
+            "neither its output nor its bias is quantised, so there is no integer Gemm to fuse it into",
         ),
     )
     return next((text for holds, text in causes if holds), "ONNX Runtime chose the float kernel")

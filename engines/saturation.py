@@ -18,11 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
-from engines.macs import layers_from_onnx
+from engines.macs import INTEGER_OPERATORS, layers_from_onnx
 
 LARGEST_ACTIVATION = 255
 LOWEST_SUM, HIGHEST_SUM = -(1 << 15), (1 << 15) - 1
+
+# What exporters put between a stored weight and its DequantizeLinear, and the first opset in which ONNX's evaluator
+# knows all of it; its meaning has not changed since the opsets before.
+_EVALUABLE = ("Clip", "Constant", "Identity", "QuantizeLinear", "Reshape", "Transpose")
+_EVALUATED = 21
 
 Weights = npt.NDArray[np.int8]
 
@@ -47,22 +53,53 @@ class Saturation:
 def saturating_layers(path: Path) -> tuple[Saturation, ...]:
     """The layers of unsigned activations and signed weights with pairs that may overflow, in the file's order."""
     model = onnx.load(str(path))
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    makers = {name: node for node in model.graph.node for name in node.output}
+    stored = _Stored(model)
     nodes = {node.name or node.output[0]: node for node in model.graph.node}
     found = []
     for layer in layers_from_onnx(path):
         if (layer.activation, layer.weight) != ("uint8", "int8"):
             continue
         node = nodes[layer.name]
-        stored = constants.get(makers[node.input[1]].input[0])
-        weights = None if stored is None else _by_output(node, numpy_helper.to_array(stored))
+        place = INTEGER_OPERATORS[node.op_type][1] if node.op_type in INTEGER_OPERATORS else 1
+        codes = stored.codes(node.input[place])
+        weights = None if codes is None else _by_output(layer.operator, node, codes)
         if weights is None:
             continue
         sums = worst_sums(weights)
         if (sums > 1).any():
             found.append(Saturation(layer.name, layer.macs, float(sums.max()), float((sums > 1).mean())))
     return tuple(found)
+
+
+class _Stored:
+    """What of a graph is known without an input: constants, and what is computed of them alone."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+        self._makers = {name: node for node in model.graph.node for name in node.output}
+        opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), _EVALUATED)
+        self._opsets = {"": max(opset, _EVALUATED)}
+
+    def codes(self, name: str) -> npt.NDArray[Any] | None:
+        """The integers of a weight, before its DequantizeLinear if it has one; ``None`` where they depend on the input.
+
+        Exporters store them, or clip what they store (Brevitas), or store floats behind a QuantizeLinear (ModelOpt,
+        AIMET).
+        """
+        maker = self._makers.get(name)
+        return self._value(name if maker is None or maker.op_type != "DequantizeLinear" else maker.input[0])
+
+    def _value(self, name: str) -> npt.NDArray[Any] | None:
+        if name in self._constants:
+            return self._constants[name]
+        node = self._makers.get(name)
+        if node is None or node.op_type not in _EVALUABLE:
+            return None
+        inputs = {each: self._value(each) for each in node.input if each}
+        if any(value is None for value in inputs.values()):
+            return None
+        results: Any = ReferenceEvaluator(node, opsets=self._opsets).run(None, inputs)
+        return np.asarray(results[0])
 
 
 def worst_sums(weights: Weights) -> npt.NDArray[np.float64]:
@@ -82,13 +119,13 @@ def worst_sums(weights: Weights) -> npt.NDArray[np.float64]:
     return worst
 
 
-def _by_output(node: onnx.NodeProto, weights: npt.NDArray[Any]) -> Weights | None:
+def _by_output(operator: str, node: onnx.NodeProto, weights: npt.NDArray[Any]) -> Weights | None:
     """Weights as [outputs, terms], terms in the kernel's order; ``None`` for a layer whose kernel adds no pairs."""
     attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-    if node.op_type == "Conv":
+    if operator == "Conv":
         if weights.ndim != 4 or (weights.shape[1] == 1 and attributes.get("group", 1) == weights.shape[0]):
             return None  # a depthwise convolution adds in 32 bits
         return weights.transpose(0, 2, 3, 1).reshape(len(weights), -1)  # channels are innermost
     if weights.ndim != 2:
         return None
-    return weights if node.op_type == "Gemm" and attributes.get("transB", 0) else weights.T
+    return weights if operator == "Gemm" and attributes.get("transB", 0) else weights.T

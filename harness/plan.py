@@ -128,8 +128,8 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def versions_of(artifact: Artifact) -> tuple[str, ...]:
-    """The forms in which a model can run: what is not ONNX has one, and a quantised file no longer the exported one."""
-    if artifact.format != "onnx":
+    """The forms in which a model can run: a quantised file no longer has the exported one."""
+    if artifact.as_it_is:
         return (INTEGER if artifact.quantised else FP32,)
     return tuple(version for version in VERSIONS if version != FP32 or not artifact.quantised)
 

@@ -49,6 +49,7 @@ def artifact_from_tflite(path: Path, trust: bool = False) -> Artifact:
             preprocessing=tuple(steps) if steps else None,
             classes=None if classes is None else tuple(classes),
             made_by=sidecar.get("made_by", {}),
+            as_it_is=True,
         )
     )
 

@@ -16,7 +16,7 @@ import onnx
 from engines import FORMATS
 from engines.artifact import ArtifactError, format_of
 from engines.lint import ERROR, WARNING, Finding
-from engines.trt.qdq_graph import DEQUANTISE, QUANTISE, QdqGraph, graph_from_onnx, node_name
+from engines.trt.qdq_graph import CLIP, DEQUANTISE, QUANTISE, QdqGraph, graph_from_onnx, node_name
 
 # Operators with integers inside: TensorRT's parser has no importer for them.
 QOPERATORS = frozenset(
@@ -155,6 +155,13 @@ def _block_obstacle(node: onnx.NodeProto, shape: list[int]) -> str | None:
     return None
 
 
+def _clipped_integers(graph: QdqGraph) -> Violations:
+    for node in graph.pairs():
+        clip = graph.maker(node.input[0], CLIP)
+        if node.op_type == DEQUANTISE and clip is not None:
+            yield clip, f"expected integers straight in front of {node_name(node)}; got a Clip of them"
+
+
 def _half_quantised(graph: QdqGraph) -> Violations:
     for layer in graph.layers():
         activation, weight = (graph.input_type(name) for name in layer.input[:2])
@@ -247,6 +254,7 @@ RULES = {
     ),
     "per-channel": Rule(_per_channel, ERROR, "one scale for each activation; several are for weights"),
     "int4-blocks": Rule(_int4_blocks, ERROR, "qharness quantize MODEL --to int4 --block 64 --for tensorrt"),
+    "clip": Rule(_clipped_integers, ERROR, f"TensorRT clips floats alone: fold it into the weight, or {_AGAIN}"),
     "both-inputs": Rule(_half_quantised, WARNING, "put Q/DQ on both, or on neither to keep the layer in float"),
     "weight-pair": Rule(_stored_integers, WARNING, f"TensorRT 8.6 refuses it, newer versions differ: {_AGAIN}"),
     "fusion": Rule(_inside_a_fusion, WARNING, "move the pair behind it: TensorRT fuses it into the layer"),

@@ -15,7 +15,7 @@ from engines.artifact import ArtifactError
 from engines.macs import MAC_OPERATORS
 from engines.onnx_file import model_from_onnx
 
-QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
+QUANTISE, DEQUANTISE, CLIP = "QuantizeLinear", "DequantizeLinear", "Clip"
 
 # What a QuantizeLinear gives when neither a zero point nor an attribute says so (the ONNX operator's definition).
 _DEFAULT_TYPE = "uint8"
@@ -48,7 +48,7 @@ class QdqGraph:
     def typed(self) -> Iterator[tuple[onnx.NodeProto, str]]:
         """Where integers come into the graph, with their element type: each QuantizeLinear and each stored weight."""
         for node in self.pairs():
-            if node.op_type == QUANTISE or node.input[0] in self.constants:
+            if node.op_type == QUANTISE or self.stored(node.input[0]) in self.constants:
                 yield node, self.integer_type(node)
 
     def layers(self) -> Iterator[onnx.NodeProto]:
@@ -76,10 +76,15 @@ class QdqGraph:
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is stored in the file, perhaps behind Q/DQ nodes."""
         node = self.makers.get(name)
-        while node is not None and node.op_type in (QUANTISE, DEQUANTISE):
+        while node is not None and node.op_type in (QUANTISE, DEQUANTISE, CLIP):
             name = node.input[0]
             node = self.makers.get(name)
         return name in self.constants
+
+    def stored(self, name: str) -> str:
+        """The tensor itself, or what a Clip takes of it: so exporters of fake quantisation keep weights in range."""
+        clip = self.maker(name, CLIP)
+        return name if clip is None else str(clip.input[0])
 
     def values(self, name: str) -> npt.NDArray[Any] | None:
         """What a constant holds; ``None`` where it is computed, or lies outside the file."""
@@ -92,6 +97,7 @@ class QdqGraph:
         """The element type between a QuantizeLinear and its DequantizeLinear: "int8", "float8e4m3fn"."""
         source = node.input[0]
         if node.op_type == DEQUANTISE:
+            source = self.stored(source)
             if source in self.constants:
                 return _type_name(self.constants[source].data_type)
             maker = self.maker(source, QUANTISE)

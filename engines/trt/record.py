@@ -145,6 +145,7 @@ def artifact_from_plan(path: Path, trust: bool = False) -> Artifact:
             preprocessing=tuple(steps) if steps else None,
             classes=None if classes is None else tuple(classes),
             made_by=made,
+            as_it_is=True,
         )
     except (KeyError, TypeError) as error:
         raise ArtifactError(

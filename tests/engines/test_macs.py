@@ -162,6 +162,21 @@ def test_quantised_activation_without_a_zero_point_is_uint8(tmp_path: Path) -> N
     assert layers_from_onnx(path)[0].activation == "uint8"
 
 
+def test_quantised_activation_without_a_zero_point_may_name_its_type(tmp_path: Path) -> None:
+    """As opset 21 lets a QuantizeLinear do."""
+    model = onnx.load(quantised_artifact(tmp_path).path)
+    model.opset_import[0].version = 21
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            del node.input[2]
+            node.attribute.append(helper.make_attribute("output_dtype", TensorProto.INT8))
+        elif node.op_type == "DequantizeLinear" and node.name.endswith("_in_dequantise"):
+            del node.input[2]
+    path = tmp_path / "newer.onnx"
+    onnx.save(model, path)
+    assert {layer.activation for layer in layers_from_onnx(path)} == {"int8"}
+
+
 @pytest.mark.parametrize("between", ["Relu", "Clip", "Sigmoid"])
 def test_output_says_what_stands_before_the_quantiser(tmp_path: Path, between: str) -> None:
     nodes = [

@@ -225,13 +225,14 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
         artifact_from_onnx(path)
 
 
-@pytest.mark.parametrize("operator", ["QLinearConv", "ConvInteger", "DynamicQuantizeLinear"])
-def test_integer_operators_in_the_file_are_refused_with_what_to_give_instead(tmp_path: Path, operator: str) -> None:
+@pytest.mark.parametrize("operator", ["QLinearConv", "QGemm", "ConvInteger", "MatMulInteger"])
+def test_file_with_integers_inside_its_operators_runs_as_it_is(tmp_path: Path, operator: str) -> None:
     def add(model: onnx.ModelProto) -> None:
         model.graph.node.append(helper.make_node(operator, ["x"], ["unused"]))
 
-    with pytest.raises(ArtifactError, match=rf"holds {operator}.*Give the float model, or the same model .* Q/DQ"):
-        artifact_from_onnx(save(tmp_path, add))
+    artifact = artifact_from_onnx(save(tmp_path, add))
+    assert (artifact.quantised, artifact.as_it_is) == (True, True)
+    assert not tiny_artifact(tmp_path).as_it_is
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,33 @@ def test_signed_output_with_two_readers_has_the_same_reason(tmp_path: Path) -> N
     assert "signed int8 activations" in str(reasons(found)["conv1"])
 
 
+def with_weights_alone(artifact: Artifact) -> Artifact:
+    """The file without the Q/DQ pairs of its activations: int8 weights behind a DequantizeLinear are left."""
+    model = onnx.load(artifact.path)
+    graph = model.graph
+    quantises = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    sources = {node.output[0]: node.input[0] for node in quantises}
+    pairs = [node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in sources]
+    renamed = {node.output[0]: sources[node.input[0]] for node in pairs}
+    for node in (*quantises, *pairs):
+        graph.node.remove(node)
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = renamed.get(name, name)
+    path = artifact.path.with_name("weights.onnx")
+    onnx.save(model, path)
+    return artifact_from_onnx(path)
+
+
+def test_weights_alone_are_quantised_and_run_in_float(tmp_path: Path) -> None:
+    artifact = with_weights_alone(quantised_artifact(tmp_path))
+    assert artifact.quantised
+    found = certificate(artifact)
+    assert found.integer_fraction == 0.0
+    assert found.total_macs == sum(MACS.values())
+    assert reasons(found) == dict.fromkeys(LAYERS, "weight-only int8: its activation is float")
+
+
 def without_names(artifact: Artifact) -> Artifact:
     model = onnx.load(artifact.path)
     for node in model.graph.node:

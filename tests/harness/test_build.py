@@ -215,7 +215,7 @@ def press(artifact: Artifact, path: Path, options: BuildOptions, on_step: OnStep
 def read_pressed(path: Path, trust: bool = False) -> Artifact:
     copy = path.with_name(f"{path.name}.onnx")
     copy.write_bytes(path.read_bytes())
-    return replace(artifact_from_onnx(copy, trust), path=path, format="pressed")
+    return replace(artifact_from_onnx(copy, trust), path=path, format="pressed", as_it_is=True)
 
 
 def certify_pressed(artifact: Artifact, options: EngineOptions, feeds: Mapping[str, Array]) -> Certificate:

@@ -101,6 +101,17 @@ def without_zero_point() -> Draft:
     return draft
 
 
+def with_clipped_integers() -> Draft:
+    """As Brevitas exports integers of fewer than 8 bits, and weights without the lowest code."""
+    draft = Draft()
+    pair = [draft.constant("scale", np.array(0.1, np.float32)), draft.constant("zero", np.array(0, np.int8))]
+    limits = [draft.constant("low", np.array(-8, np.int8)), draft.constant("high", np.array(7, np.int8))]
+    draft.node("QuantizeLinear", ["x", *pair], "q")
+    draft.node("Clip", ["q", *limits], "clip")
+    draft.conv(draft.node("DequantizeLinear", ["clip", *pair], "dq"), "conv")
+    return draft
+
+
 def with_zero_scale() -> Draft:
     draft = Draft()
     draft.conv(draft.pair("x", "x_q", scale=np.array(0.0, np.float32)), "conv")
@@ -269,6 +280,7 @@ CASES = (
     Case("both-inputs", with_float_weight, "conv", "its weight is float"),
     Case("both-inputs", with_float_activation, "conv", "its activation is float"),
     Case("weight-pair", with_stored_weight, "w_dq", "stored INT8"),
+    Case("clip", with_clipped_integers, "clip", "got a Clip of them"),
     Case("fusion", behind_conv("Relu"), "conv_q", "Relu straight behind conv"),
     Case("fusion", behind_conv("BatchNormalization"), "conv_q", "BatchNormalization straight behind conv"),
     Case("one-pair", with_two_pairs, "again_q", "second one behind x_q"),
