@@ -2,15 +2,16 @@
 
 `exporters.calibration` measures ranges once, by a method of `METHODS`; `exporters.qdq` writes them as Q/DQ nodes for a
 target of `TARGETS`, and `exporters.improve` helps by rows of `IMPROVEMENTS`. `exporters.operators` writes a model as
-another runtime computes it, by a variant of `VARIANTS`. A new method is one new file in `exporters/ranges` and one row,
-a new improvement one in `exporters/improvements` and one row; a new target and a new variant are one row.
+another runtime computes it, by a variant of `VARIANTS`. `exporters.export` writes a network of PyTorch, from a source
+of `MODELS`, as ONNX. A new method, improvement or source is one new file in its folder and one row; a new target and a
+new variant are one row.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["IMPROVEMENTS", "METHODS", "TARGETS", "VARIANTS", "Entry"]
+__all__ = ["IMPROVEMENTS", "METHODS", "MODELS", "TARGETS", "VARIANTS", "Entry"]
 
 
 class Entry(NamedTuple):
@@ -75,4 +76,12 @@ VARIANTS = {
     "include-padding": Entry("exporters.operators:include_padding", "padding counts in a mean, or no longer"),
     "upsampling": Entry("exporters.operators:upsampling", "nearest becomes linear, all else nearest"),
     "folded-mean": Entry("exporters.operators:folded_mean", "the first convolution normalises"),
+}
+
+# name -> `exporters.sources.base.Load`
+MODELS = {
+    "torchvision": Entry("exporters.sources.torchvision:load", "a classifier of torchvision: NAME[@WEIGHTS]", "torch"),
+    "timm": Entry("exporters.sources.timm:load", "a classifier of timm: NAME[.WEIGHTS]", "timm"),
+    "checkpoint": Entry("exporters.sources.checkpoint:load", "weights in a file, for the network of --arch", "torch"),
+    "python": Entry("exporters.sources.python:load", "what a function of yours returns: MODULE:FACTORY", "torch"),
 }

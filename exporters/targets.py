@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from onnxruntime.quantization import QuantType
@@ -38,6 +38,7 @@ class Target:
         float_sums: one input of each addition stays as the layer before it made it, so that the runtime adds inside
             that layer; the other input, the residual, becomes integers.
         options: further options of ONNX Runtime's quantiser.
+        opset: the version of ONNX's operators in which a float model is written for it.
     """
 
     activation: QuantType
@@ -48,6 +49,7 @@ class Target:
     reduce_range: bool = False
     float_sums: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    opset: int = 18
 
 
 def ort_cpu() -> Target:
@@ -78,9 +80,10 @@ def tensorrt() -> Target:
             "QDQOpTypePerChannelSupportToAxis": {"Conv": 0, "ConvTranspose": 1},
             "ForceQuantizeNoInputCheck": True,
         },
+        opset=17,  # the newest that TensorRT 8.6 reads
     )
 
 
 def ort_cuda() -> Target:
     """As for TensorRT. ONNX Runtime's CUDA provider has no integer convolution, so most of it runs in float."""
-    return tensorrt()
+    return replace(tensorrt(), opset=Target.opset)

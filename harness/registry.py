@@ -23,10 +23,13 @@ from engines.base import EngineUnavailable, OpenEngine
 from engines.building import BuildPlan, ComparePlans
 from engines.certificate import Certify
 from engines.lint import Lint
-from exporters import IMPROVEMENTS, METHODS, TARGETS, VARIANTS
+from exporters import IMPROVEMENTS, METHODS, MODELS, TARGETS, VARIANTS
 from exporters.base import Calibration, ExportError, Observer, Picture, Quantisation, Source
+from exporters.comparison import Exported
+from exporters.export_options import ExportOptions
 from exporters.improvements.base import Improvement, Material
 from exporters.int4_options import Int4Options
+from exporters.sources.base import Load, Network
 from harness.errors import HarnessError, unknown
 from harness.sources import SOURCES
 from harness.sources.base import FindPictures
@@ -110,6 +113,7 @@ METHOD_TABLE = Table("calibration method", METHODS, "qharness.methods")
 TARGET_TABLE = Table("quantisation target", TARGETS, "qharness.targets")
 IMPROVEMENT_TABLE = Table("improvement", IMPROVEMENTS, "qharness.improvements")
 VARIANT_TABLE = Table("operator variant", VARIANTS, "qharness.variants")
+MODEL_TABLE = Table("source of networks", MODELS, "qharness.models")
 SOURCE_TABLE = Table("data source", SOURCES, "qharness.sources")
 ATTACK_TABLE = Table("attack", ATTACKS, "qharness.attacks")
 
@@ -359,6 +363,22 @@ def layer_groups(artifact: Artifact) -> dict[str, tuple[str, ...]]:
     """`exporters.qdq.layer_groups`."""
     groups = import_target("quantisation", "exporters.qdq:layer_groups", "cpu")
     return cast("dict[str, tuple[str, ...]]", groups(artifact))
+
+
+def network_loader(source: str) -> Load:
+    """The function that brings a network from a source."""
+    return cast(Load, MODEL_TABLE.resolve(source))
+
+
+class Export(Protocol):
+    """`exporters.export.export`."""
+
+    def __call__(self, network: Network, options: ExportOptions, pictures: Any, path: Path) -> Exported: ...
+
+
+def onnx_exporter() -> Export:
+    """The function that writes a network as ONNX; it needs PyTorch and ONNX Runtime."""
+    return cast(Export, import_target("export", "exporters.export:export", "torch,cpu"))
 
 
 def quantisation_target(name: str) -> Any:

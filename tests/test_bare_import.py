@@ -17,7 +17,7 @@ class Refuse:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name.split('.')[0])
 sys.meta_path.insert(0, Refuse())
 """
-EXTRAS = ("onnxruntime", "torch", "torchvision", "tensorrt", "pycuda", "ray", "openvino", "scipy")
+EXTRAS = ("onnxruntime", "torch", "torchvision", "tensorrt", "pycuda", "ray", "openvino", "scipy", "timm", "onnxscript")
 
 
 def run_blocked(code: str, blocked: tuple[str, ...] = EXTRAS) -> subprocess.CompletedProcess[str]:

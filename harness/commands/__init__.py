@@ -13,6 +13,7 @@ from harness.commands import (
     calibrate,
     corrupt,
     doctor,
+    export,
     gate,
     inspect,
     mismatch,
@@ -22,4 +23,19 @@ from harness.commands import (
     run,
 )
 
-MODULES = (run, mismatch, attack, report, gate, corrupt, calibrate, quantize, rewrite, build, inspect, bench, doctor)
+MODULES = (
+    run,
+    mismatch,
+    attack,
+    report,
+    gate,
+    corrupt,
+    export,
+    calibrate,
+    quantize,
+    rewrite,
+    build,
+    inspect,
+    bench,
+    doctor,
+)

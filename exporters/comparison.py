@@ -1,0 +1,82 @@
+"""Comparison: parity of a network with its exported file, and the verdict that a file needs to be written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.artifact import Artifact
+from exporters.base import ExportError
+from exporters.parity import Parity
+
+# Errors are judged by the spread of the logits. Both sides compute in float32 and add in another order, which costs
+# some 1e-6 of it; a wrong epsilon, a missing layer or another padding costs more than 1e-2.
+MOST_ERROR, MOST_MEAN_ERROR = 1e-3, 1e-4
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Parity of the network with the file, on inputs of one kind.
+
+    Args:
+        inputs: "pictures", or "random" levels.
+        batch: how many are given at once.
+        parity: what was found.
+    """
+
+    inputs: str
+    batch: int
+    parity: Parity
+
+    @property
+    def passed(self) -> bool:
+        """Whether the answers are the same but for rounding."""
+        found = self.parity
+        return (
+            found.agreeing == found.n
+            and found.max_error <= MOST_ERROR * found.spread
+            and found.mean_error <= MOST_MEAN_ERROR * found.spread
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The comparison as JSON."""
+        return {"inputs": self.inputs, "batch": self.batch, "passed": self.passed, **self.parity.describe()}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made.
+
+    Args:
+        artifact: the file and its sidecar.
+        comparisons: of the file with the network, all passed.
+        notes: what the user should know, a sentence each.
+    """
+
+    artifact: Artifact
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]
+
+
+class ParityFailed(ExportError):
+    """The file does not give the network's answers; the comparisons say how far off it is."""
+
+    def __init__(self, comparisons: Sequence[Comparison], path: Path) -> None:
+        failed = [each for each in comparisons if not each.passed]
+        worst = max(failed, key=lambda each: each.parity.max_error)
+        super().__init__(
+            f"{len(failed)} of {len(comparisons)} comparisons failed: the exported file does not give the network's "
+            f"answers. On {worst.inputs} in batches of {worst.batch} the logits differ by up to "
+            f"{worst.parity.max_error:.3g} (mean {worst.parity.mean_error:.3g}, spread {worst.parity.spread:.3g}), and "
+            f"{worst.parity.agreeing} of {worst.parity.n} have the same top class. {path} was not written. "
+            f"Try the other exporter with --exporter"
+        )
+        self.comparisons = tuple(comparisons)
+
+
+def described(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """The comparisons and their limits as JSON, for the sidecar."""
+    limits = {"max_error": MOST_ERROR, "mean_error": MOST_MEAN_ERROR, "unit": "spread of the logits", "agreement": 1.0}
+    return {"limits": limits, "comparisons": [each.describe() for each in comparisons]}

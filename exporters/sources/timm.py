@@ -1,0 +1,144 @@
+"""timm's classifiers, with its published weights: `timm:NAME[.WEIGHTS]`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import hf_hub_download, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError
+from timm.data import resolve_data_config
+from timm.models import get_pretrained_cfg
+
+from engines.artifact import sha256_of
+from exporters.base import ExportError
+from exporters.sources.base import (
+    IMAGENET_1K,
+    RANDOM,
+    Network,
+    Request,
+    no_such,
+    picture_pipeline,
+)
+from exporters.sources.state_dict import read_state
+from exporters.sources.weights import drawn, with_a_last_layer
+from noise.base import Pipeline
+from noise.resize import PILLOW_FILTERS
+
+ALL_NAMES = "timm.list_models(), timm.list_pretrained()"
+IMAGENET_CLASSES = 1000
+WEIGHTS_FILE = "model.safetensors"
+
+
+def load(request: Request) -> Network:
+    """A network by ``timm.create_model``.
+
+    Args:
+        request: its name is ``NAME``, for the default weights, ``NAME.WEIGHTS`` (or with @) or ``NAME@random``.
+
+    Raises:
+        ExportError: no such network or weights; weights that are neither here nor to be had; a preprocessing that
+            no steps of ours do.
+    """
+    name, _, wanted = request.name.partition("@")
+    if not wanted and not timm.is_model(name):
+        name, _, wanted = name.partition(".")
+    if not timm.is_model(name):
+        raise no_such("network of timm", name, timm.list_models(), ALL_NAMES)
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*")]
+    untrained = request.untrained or wanted == RANDOM
+    if wanted and wanted not in (*tags, RANDOM):
+        raise no_such(f"set of weights for {name}", wanted, [*tags, RANDOM], ALL_NAMES)
+    full = f"{name}.{wanted}" if wanted and wanted != RANDOM else name
+    found = get_pretrained_cfg(full, allow_unregistered=False)
+    config = {} if found is None else found.to_dict()
+    if untrained:
+        return _without_weights(full, request, config)
+    if not tags:
+        raise ExportError(f"timm has no weights for {name}; draw them: timm:{name}@{RANDOM}")
+    if request.classes not in (0, config["num_classes"]):
+        raise ExportError(
+            f"the weights {full} have {config['num_classes']} classes, not {request.classes}; give your own with "
+            f"checkpoint:FILE --arch timm:{name}"
+        )
+    return _with_weights(full, config)
+
+
+def _with_weights(name: str, config: Mapping[str, Any]) -> Network:
+    file, url = _fetched(name, config)
+    if file.suffix != ".npz":
+        read_state(file)  # a file with code in it ends here
+    module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
+    imagenet = config["num_classes"] == IMAGENET_CLASSES
+    about = {"library": f"timm {timm.__version__}", "weights": f"{config['architecture']}.{config['tag']}", "url": url}
+    return Network(
+        module.eval(),
+        {**about, "file_sha256": sha256_of(file)},
+        pipeline_from_config(config),
+        label_set=IMAGENET_1K if imagenet else "",
+    )
+
+
+def _without_weights(name: str, request: Request, config: Mapping[str, Any]) -> Network:
+    options = {"num_classes": request.classes} if request.classes else {}
+    module = drawn(request.seed, lambda: with_a_last_layer(timm.create_model(name, pretrained=False, **options)))
+    about = {"library": f"timm {timm.__version__}"}
+    if request.untrained:
+        return Network(module.eval(), about, pipeline_from_config(config))
+    note = f"the weights are drawn with seed {request.seed}: the network has learnt nothing"
+    about = {**about, "weights": RANDOM}
+    return Network(module.eval(), {**about, "seed": request.seed}, pipeline_from_config(config), notes=(note,))
+
+
+def pipeline_from_config(config: Mapping[str, Any]) -> Pipeline:
+    """What ``timm.data.create_transform(**resolve_data_config(...))`` does with a picture of Pillow.
+
+    Source: ``timm.data.transforms_factory.transforms_imagenet_eval``. The shorter side is ``floor(size / crop_pct)``;
+    "squash" makes both sides that long.
+
+    Raises:
+        ExportError: a crop mode, shape or filter that no step of ours has.
+    """
+    said = resolve_data_config(pretrained_cfg=dict(config))
+    _, height, width = said["input_size"]
+    geometry = {"center": "shorter_side", "squash": "square"}.get(said["crop_mode"])
+    if geometry is None or height != width or said["interpolation"] not in PILLOW_FILTERS:
+        raise ExportError(
+            f"the preprocessing of {config['architecture']} is none that qharness does: size {height} x {width}, crop "
+            f"{said['crop_mode']}, interpolation {said['interpolation']}; expected a square, center or squash, and a "
+            f"filter of Pillow"
+        )
+    resized = math.floor(height / said["crop_pct"])
+    resize = {"geometry": geometry, "size": resized, "filter": said["interpolation"]}
+    return picture_pipeline(resize, height, said["mean"], said["std"])
+
+
+def _fetched(name: str, config: Mapping[str, Any]) -> tuple[Path, str]:
+    """The file of some weights, downloaded if need be, and its URL.
+
+    A file that was put by hand beside torchvision's weights is found there, under the name that the error gives it.
+    """
+    hub, url = config.get("hf_hub_id"), config.get("url", "")
+    remote = config.get("hf_hub_filename") or WEIGHTS_FILE
+    url = hf_hub_url(hub, remote) if hub else url
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    by_hand = f"timm-{config['architecture']}.{config['tag']}{Path(remote).suffix}"
+    file = folder / (by_hand if hub else url.rsplit("/", 1)[-1])
+    if file.is_file():
+        return file, url
+    try:
+        if hub:
+            return Path(hf_hub_download(hub, remote)), url
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), progress=False)
+    except (HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ExportError(
+            f"the weights {name} are not on this machine, and cannot be downloaded ({reason}). Download {url} "
+            f"elsewhere and put it into {folder} as {file.name}"
+        ) from error
+    return file, url
