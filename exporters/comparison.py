@@ -63,7 +63,7 @@ class Exported:
 class ParityFailed(ExportError):
     """The file does not give the network's answers; the comparisons say how far off it is."""
 
-    def __init__(self, comparisons: Sequence[Comparison], path: Path) -> None:
+    def __init__(self, comparisons: Sequence[Comparison], path: Path, notes: Sequence[str] = ()) -> None:
         failed = [each for each in comparisons if not each.passed]
         worst = max(failed, key=lambda each: each.parity.max_error)
         super().__init__(
@@ -71,7 +71,7 @@ class ParityFailed(ExportError):
             f"answers. On {worst.inputs} in batches of {worst.batch} the logits differ by up to "
             f"{worst.parity.max_error:.3g} (mean {worst.parity.mean_error:.3g}, spread {worst.parity.spread:.3g}), and "
             f"{worst.parity.agreeing} of {worst.parity.n} have the same top class. {path} was not written. "
-            f"Try the other exporter with --exporter"
+            f"{''.join(f'For one thing, {note}. ' for note in notes)}Try the other exporter with --exporter"
         )
         self.comparisons = tuple(comparisons)
 

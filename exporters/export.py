@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ def export(network: Network, options: ExportOptions, pictures: Levels, path: Pat
         ExportError: the network cannot be written; the message says why.
         ParityFailed: the file does not give the network's answers.
     """
+    with _one_thread():
+        return _export(network, options, pictures, path)
+
+
+def _export(network: Network, options: ExportOptions, pictures: Levels, path: Path) -> Exported:
     module, notes = _ready(network.module)
     size = pictures.shape[1]
     pipeline = network.pipeline or pipeline_from_preset("imagenet", size=size)
@@ -72,13 +78,24 @@ def export(network: Network, options: ExportOptions, pictures: Levels, path: Pat
             made = with_levels(made, draft)
         comparisons = tuple(_compared(module, made, inputs, pipeline))
         if not all(each.passed for each in comparisons):
-            raise ParityFailed(comparisons, path)
+            raise ParityFailed(comparisons, path, warned)
         facts = _facts(network, options, model) | {"simplified": simpler, "parity": described(comparisons)}
         made = replace(made, made_by={**facts, **made.made_by})
         write_sidecar(made)
         os.replace(draft, path)
         os.replace(sidecar_path(draft), sidecar_path(path))
     return Exported(artifact_from_onnx(path), comparisons, (*network.notes, *notes, *warned))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Two runtimes take turns here, and each one's idle threads would spin on the cores that the other needs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _ready(module: torch.nn.Module) -> tuple[torch.nn.Module, tuple[str, ...]]:
@@ -159,7 +176,8 @@ class _Session:
 
     def __init__(self, model: bytes) -> None:
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what is raised is said once
+        options.intra_op_num_threads = 1
         try:
             self._session = ort.InferenceSession(model, options, providers=[CPU])
         except OrtFailure as error:

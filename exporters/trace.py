@@ -8,7 +8,8 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import onnx
@@ -103,6 +104,9 @@ def _refusal(error: Exception, exporter: str) -> ExportError:
     if "data-dependent" in str(error):
         reason = f"the network decides by the values of its input ({reason})"
         advice = "an ONNX file has one path for all pictures: compute both branches and choose with torch.where"
+    elif "Constraints violated" in str(error):
+        reason = "the network is made for a certain number of pictures"
+        advice = f"take the size of the batch from the input, as in x.flatten(1), or try --exporter {OLDER}"
     elif exporter == CURRENT:
         advice = f"change that line, or try --exporter {OLDER}"
     else:
@@ -122,7 +126,7 @@ def _quiet() -> Iterator[None]:
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -82,8 +82,9 @@ class Architecture:
 
 def no_such(what: str, got: str, known: Iterable[str], where: str) -> ExportError:
     """The error for a name that a library does not have: the nearest ones, and where all stand."""
-    near = difflib.get_close_matches(got, list(known), n=SHOWN_NAMES, cutoff=0.5)
-    hint = f"the nearest are {', '.join(near)}" if near else "none is like it"
+    known = list(known)
+    near = difflib.get_close_matches(got, known, n=SHOWN_NAMES, cutoff=0.5)
+    hint = f"the nearest are {', '.join(near)}" if near else f"there are {listed(known)}"
     return ExportError(f"there is no {what} {got!r}; {hint}. All names: {where}")
 
 

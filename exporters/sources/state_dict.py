@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,16 +69,20 @@ def _is_safetensors(path: Path) -> bool:
 
 def _unpickled(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats, which are read or refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = _UNSAFE.search(str(error))
         if found is None:
-            raise ExportError(f"{path} is not a checkpoint of PyTorch; {_NO_STATE}") from error
+            raise ExportError(
+                f"{path} is not a checkpoint of PyTorch, and nothing in it was run; {_NO_STATE}"
+            ) from error
         raise ExportError(
             f"{path} holds more than weights: loading it would call {next(filter(None, found.groups()))}. It was not "
             f"loaded, and nothing in it was run. Save the weights alone: torch.save(model.state_dict(), FILE)"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExportError(f"{path} is not a checkpoint of PyTorch ({reason}); {_NO_STATE}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,9 +45,7 @@ def load(request: Request) -> Network:
         ExportError: no such network or weights; weights that are neither here nor to be had; a preprocessing that
             no steps of ours do.
     """
-    name, _, wanted = request.name.partition("@")
-    if not wanted and not timm.is_model(name):
-        name, _, wanted = name.partition(".")
+    name, _, wanted = request.name.replace(".", "@", 1).partition("@")
     if not timm.is_model(name):
         raise no_such("network of timm", name, timm.list_models(), ALL_NAMES)
     tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*")]
@@ -132,7 +131,7 @@ def _fetched(name: str, config: Mapping[str, Any]) -> tuple[Path, str]:
         return file, url
     try:
         if hub:
-            return Path(hf_hub_download(hub, remote)), url
+            return _from_hub(hub, remote), url
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(file), progress=False)
     except (HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
@@ -142,3 +141,18 @@ def _fetched(name: str, config: Mapping[str, Any]) -> tuple[Path, str]:
             f"elsewhere and put it into {folder} as {file.name}"
         ) from error
     return file, url
+
+
+def _from_hub(hub: str, name: str) -> Path:
+    """A file of a repository on the hub, from its cache or downloaded; the cache names large files by their hash."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)  # it tells of every attempt; the last one is raised
+    try:
+        file = Path(hf_hub_download(hub, name))
+    finally:
+        logger.setLevel(before)
+    stated = file.resolve().name
+    if len(stated) == 64 and sha256_of(file) != stated:
+        raise ExportError(f"{file} is not what the hub stored (SHA-256 {stated[:12]}...); delete it")
+    return file

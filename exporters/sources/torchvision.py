@@ -69,7 +69,7 @@ def load(request: Request) -> Network:
     return Network(
         module.eval(),
         {"library": f"torchvision {torchvision.__version__}", **about},
-        _pipeline(weights),
+        pipeline_from_weights(weights),
         None if imagenet else categories,
         IMAGENET_1K if imagenet else "",
     )
@@ -80,7 +80,7 @@ def _without_weights(name: str, request: Request, weights: Any) -> Network:
     if name in ("googlenet", "inception_v3"):
         options["init_weights"] = False  # else minutes of drawing, and a warning
     module = drawn(request.seed, lambda: with_a_last_layer(get_model(name, weights=None, **options)))
-    pipeline = None if weights is None else _pipeline(weights)
+    pipeline = None if weights is None else pipeline_from_weights(weights)
     about = {"library": f"torchvision {torchvision.__version__}"}
     if request.untrained:
         return Network(module.eval(), about, pipeline)
@@ -88,7 +88,7 @@ def _without_weights(name: str, request: Request, weights: Any) -> Network:
     return Network(module.eval(), {**about, "weights": RANDOM, "seed": request.seed}, pipeline, notes=(note,))
 
 
-def _pipeline(weights: Any) -> Pipeline:
+def pipeline_from_weights(weights: Any) -> Pipeline:
     """What ``weights.transforms()`` does with a picture of Pillow, whose resize always filters (antialias)."""
     preset = weights.transforms()
     if not isinstance(preset, ImageClassification):

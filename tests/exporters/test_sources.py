@@ -1,0 +1,377 @@
+"""Networks from libraries and files: the right weights, their own preprocessing, and nothing run that a file holds."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from engines.artifact import sha256_of
+from exporters.base import ExportError
+from exporters.sources.base import Network, Request
+from harness.demo.embedded import demo_recipe
+from harness.export import ExportJob, classes_from_option, network_from_job
+from harness.labels import imagenet_wordnet_ids
+from harness.registry import network_loader, step_function
+from noise.base import Pipeline
+from tests.conftest import missing
+from tests.exporters.networks import CLASSES, Small
+
+ARCH = "python:tests.exporters.networks:quiet"
+RESNET = "torchvision:resnet18"
+PUBLISHED = "resnet18-f37072fd.pth"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _exporter(request: pytest.FixtureRequest) -> None:
+    if find_spec("safetensors") is None:
+        missing(request, "torch", "checkpoints need safetensors: pip install 'qharness[torch]'")
+
+
+@pytest.fixture
+def _timm(request: pytest.FixtureRequest) -> None:
+    if find_spec("timm") is None:
+        missing(request, "torch", "timm is not installed: pip install 'qharness[timm]'")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """PyTorch's cache of weights, empty, and no network: a double of the download that fails as without one."""
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path / "hub" / "checkpoints"
+
+
+def weights(classes: int = CLASSES) -> dict[str, torch.Tensor]:
+    torch.manual_seed(7)
+    return Small(classes).state_dict()
+
+
+def loaded(path: Path, arch: str = ARCH, **changes: object) -> Network:
+    return network_from_job(ExportJob(f"checkpoint:{path}", arch=arch, **changes))
+
+
+def saved(folder: Path, content: object) -> Path:
+    torch.save(content, folder / "weights.pt")
+    return folder / "weights.pt"
+
+
+def prefixed(prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + name: value for name, value in weights().items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        weights(),
+        {"state_dict": weights(), "epoch": 3, "optimizer": {}},
+        {"model": prefixed("module.")},
+        {"net": prefixed("_orig_mod."), "acc": 0.9},
+        {"ema": prefixed("module._orig_mod.")},
+        {"model_ema": {**prefixed("module."), "n_averaged": torch.tensor(5)}},
+        {name: value for name, value in weights().items() if "num_batches" not in name},
+    ],
+    ids=["bare", "state_dict", "parallel", "compiled", "both", "averaged", "uncounted"],
+)
+def test_weights_are_found_in_the_usual_wrappings(content: object, tmp_path: Path) -> None:
+    state = loaded(saved(tmp_path, content)).module.state_dict()
+    for name, value in weights().items():
+        assert "num_batches" in name or torch.equal(state[name], value), name
+
+
+def test_weights_are_read_from_safetensors(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(weights(), tmp_path / "weights.safetensors")
+    network = loaded(tmp_path / "weights.safetensors")
+    assert torch.equal(network.module.state_dict()["fc.weight"], weights()["fc.weight"])
+    assert network.about["file_sha256"] == sha256_of(tmp_path / "weights.safetensors")
+
+
+def test_of_two_sets_of_weights_one_is_taken_and_the_other_named(tmp_path: Path) -> None:
+    other = {name: value + 1 for name, value in weights().items()}
+    path = saved(tmp_path, {"state_dict_ema": other, "state_dict": weights()})
+    network = loaded(path)
+    assert torch.equal(network.module.state_dict()["fc.bias"], weights()["fc.bias"])
+    assert any("under 'state_dict_ema'; --entry KEY takes others" in note for note in network.notes)
+    averaged = loaded(path, entry="state_dict_ema").module.state_dict()
+    assert torch.equal(averaged["fc.bias"], other["fc.bias"])
+    with pytest.raises(ExportError, match="no entry 'ema'; it has state_dict_ema, state_dict"):
+        loaded(path, entry="ema")
+
+
+class Trap:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("form", ["zip", "old", "bare pickle"])
+def test_code_in_a_checkpoint_is_refused_and_not_run(form: str, tmp_path: Path) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "weights.pt"
+    content = {"state_dict": weights(), "note": Trap(marker)}
+    if form == "bare pickle":
+        path.write_bytes(pickle.dumps(Trap(marker)))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(ExportError, match="nothing in it was run"):
+        loaded(path)
+    assert not marker.exists()
+    with io.BytesIO(pickle.dumps(Trap(marker))) as file:
+        pickle.load(file)
+    assert marker.exists()
+
+
+def test_a_whole_network_in_a_pickle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"would call tests\.exporters\.networks\.Small"):
+        loaded(saved(tmp_path, Small()))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not a checkpoint of PyTorch"),
+        (b"\xff\xd8\xff\xe0 a JPEG", "is not a checkpoint of PyTorch"),
+        (b"PK\x03\x04 half a zip", "is not a checkpoint of PyTorch"),
+        ([1, 2], "holds list; expected the weights of a network"),
+        ({"epoch": 3, "optimizer": {}}, "no weights under the usual names; it has epoch, optimizer"),
+        ({"model": {"lr": 0.1}}, "holds no tensors"),
+    ],
+)
+def test_what_is_no_file_of_weights_is_refused(content: object, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ExportError, match=message):
+        loaded(path)
+
+
+def test_half_a_file_of_weights_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, weights())
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ExportError, match="is not a checkpoint of PyTorch"):
+        loaded(path)
+    with pytest.raises(ExportError, match=r"there is no checkpoint .*other\.pt"):
+        loaded(tmp_path / "other.pt")
+    (tmp_path / "weights.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ExportError, match="is not a file of safetensors"):
+        loaded(tmp_path / "weights.safetensors")
+
+
+def test_missing_and_extra_weights_are_listed(tmp_path: Path) -> None:
+    content = {name: value for name, value in weights().items() if not name.startswith("bn.")}
+    content["head.weight"] = torch.zeros(2, 2)
+    content["conv.weight"] = torch.zeros(8, 3, 5, 5)
+    with pytest.raises(ExportError) as caught:
+        loaded(saved(tmp_path, content))
+    message = str(caught.value)
+    assert "4 are missing: bn.weight, bn.bias, bn.running_mean, bn.running_var" in message
+    assert "1 are too many: head.weight" in message
+    assert "conv.weight [8, 3, 5, 5] for [8, 3, 3, 3]" in message
+
+
+def test_a_few_of_many_wrong_weights_are_listed(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"102 are missing: conv1\.weight, .* and \d+ more"):
+        loaded(saved(tmp_path, {"a.b": torch.zeros(1)}), RESNET)
+
+
+def test_half_precision_weights_become_float32_and_it_is_said(tmp_path: Path) -> None:
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in weights().items()}
+    network = loaded(saved(tmp_path, halves))
+    assert network.module.state_dict()["fc.weight"].dtype == torch.float32
+    assert any("7 in float16 of the 7 tensors" in note for note in network.notes)
+
+
+def test_the_network_gets_the_classes_of_the_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("cat\ndog\nhorse\n")
+    trained = network_loader("torchvision")(Request("squeezenet1_1", classes=3, untrained=True))
+    path = saved(tmp_path, trained.module.state_dict())
+    names = classes_from_option(str(tmp_path / "names.txt"))
+    network = loaded(path, "torchvision:squeezenet1_1", classes=names)
+    assert network.classes == ("cat", "dog", "horse")
+    network = loaded(path, "torchvision:squeezenet1_1")
+    assert network.module(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+    assert any("has 3 classes, and so has the network" in note for note in network.notes)
+    with pytest.raises(ExportError, match=r"2 have another shape: classifier\.1\.weight \[3, 512, 1, 1\] for \[4"):
+        loaded(path, "torchvision:squeezenet1_1", classes=4)
+    with pytest.raises(ExportError, match="let the factory make the network with 3"):
+        loaded(saved(tmp_path, weights(3)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "arch", "message"),
+    [
+        ("torchvision:resnet19", "", "no network of torchvision 'resnet19'; the nearest are resnet18"),
+        ("torchvision:resnet18@IMAGENET1K_V9", "", "the nearest are IMAGENET1K_V1"),
+        ("torchvison:resnet18", "", "did you mean 'torchvision'"),
+        ("resnet18", "", "expected SOURCE:NAME"),
+        ("python:tests.exporters.networks:Smal", "", "the nearest are Small"),
+        ("python:tests.exporters.network:Small", "", "there is no module 'tests.exporters.network'"),
+        ("python:tests.exporters.networks", "", "expected python:MODULE:FACTORY"),
+        ("python:tests.exporters.networks:nothing", "", "made str; expected a torch.nn.Module"),
+        ("python:tests.exporters.networks:failing", "", "failed: RuntimeError: the weights are elsewhere"),
+        ("checkpoint:x.pt", "", "with no --arch"),
+        ("checkpoint:x.pt", "checkpoint:y.pt", "a checkpoint is no network"),
+        (RESNET, RESNET, "--arch says whose weights a checkpoint holds"),
+    ],
+)
+def test_wrong_specs_are_refused_with_what_would_be_right(spec: str, arch: str, message: str) -> None:
+    with pytest.raises(Exception, match=re.escape(message)) as caught:
+        network_from_job(ExportJob(spec, arch=arch))
+    assert type(caught.value).__name__ in ("ExportError", "HarnessError")
+
+
+@pytest.mark.usefixtures("_timm")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("resnet17", "the nearest are resnet"), ("resnet18.a1_in1", "the nearest are a1_in1k"), ("resnet18@b", "a1_in1k")],
+)
+def test_wrong_names_of_timm_are_refused(name: str, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        network_from_job(ExportJob(f"timm:{name}"))
+
+
+def test_without_a_network_the_url_and_the_folder_are_named(hub: Path) -> None:
+    with pytest.raises(ExportError) as caught:
+        network_from_job(ExportJob(RESNET))
+    assert f"Download https://download.pytorch.org/models/{PUBLISHED} elsewhere and put it into {hub}" in str(
+        caught.value
+    )
+
+
+@pytest.mark.usefixtures("_timm")
+def test_weights_of_timm_that_were_put_by_hand_are_found(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import save_file
+
+    import exporters.sources.timm as source
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(source, "hf_hub_download", unreachable)
+    with pytest.raises(ExportError) as caught:
+        network_from_job(ExportJob("timm:resnet18"))
+    url = "https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors"
+    found = re.search(rf"Download {url} elsewhere and put it into {hub} as (\S+)", str(caught.value))
+    assert found
+    hub.mkdir(parents=True, exist_ok=True)
+    state = network_loader("timm")(Request("resnet18", seed=3, untrained=True)).module.state_dict()
+    save_file(state, hub / found.group(1))
+    network = network_from_job(ExportJob("timm:resnet18"))
+    assert torch.equal(network.module.state_dict()["fc.weight"], state["fc.weight"])
+    assert network.about["weights"] == "resnet18.a1_in1k"
+    assert network.classes == imagenet_wordnet_ids()
+
+
+def test_a_published_file_that_is_another_is_refused(hub: Path) -> None:
+    hub.mkdir(parents=True)
+    torch.save(weights(), hub / PUBLISHED)
+    with pytest.raises(ExportError, match="its SHA-256 does not begin with f37072fd; delete it"):
+        network_from_job(ExportJob(RESNET))
+
+
+def test_random_weights_are_declared_and_depend_on_the_seed() -> None:
+    job = ExportJob("torchvision:squeezenet1_1@random")
+    one, same, other = (network_from_job(replace(job, seed=seed)) for seed in (1, 1, 2))
+    first, again, another = (each.module.state_dict()["features.0.weight"] for each in (one, same, other))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, another)
+    assert (one.about["weights"], one.about["seed"]) == ("random", 1)
+    assert "has learnt nothing" in one.notes[0]
+
+
+def picture() -> tuple[bytes, Image.Image]:
+    """One of the embedded photographs, 290 x 334 pixels or so."""
+    path = sorted(Path(demo_recipe().data).glob("*/*.jpg"))[0]
+    return path.read_bytes(), Image.open(path).convert("RGB")
+
+
+def through(pipeline: Pipeline, data: bytes) -> np.ndarray:
+    value: object = data
+    for step in pipeline.steps:
+        value = step_function(step)(value, np.random.default_rng(0))
+    return np.asarray(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("resnet18", "IMAGENET1K_V1"),  # 256 to 224, bilinear
+        ("resnet50", "IMAGENET1K_V2"),  # 232 to 224
+        ("efficientnet_b0", "IMAGENET1K_V1"),  # bicubic
+        ("efficientnet_b1", "IMAGENET1K_V1"),  # 256 to 240
+        ("swin_t", "IMAGENET1K_V1"),
+        ("inception_v3", "IMAGENET1K_V1"),  # 342 to 299
+        ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1"),  # 384, no border
+    ],
+)
+def test_declared_preprocessing_gives_the_bits_of_torchvisions_transforms(name: str, weights: str) -> None:
+    from torchvision.models import get_model_weights
+
+    from exporters.sources.torchvision import pipeline_from_weights
+
+    chosen = get_model_weights(name)[weights]
+    data, opened = picture()
+    assert np.array_equal(through(pipeline_from_weights(chosen), data), chosen.transforms()(opened).numpy())
+
+
+def test_every_published_classifier_of_torchvision_has_a_preprocessing() -> None:
+    from torchvision import models
+
+    from exporters.sources.torchvision import pipeline_from_weights
+
+    names = models.list_models(module=models)
+    assert len(names) >= 80
+    for name in names:
+        for chosen in models.get_model_weights(name):
+            pipeline_from_weights(chosen)
+
+
+@pytest.mark.usefixtures("_timm")
+@pytest.mark.parametrize("name", ["resnet18", "regnetx_006", "vit_base_patch16_224", "resnetv2_50", "efficientnet_b3"])
+def test_declared_preprocessing_gives_the_bits_of_timms_transforms(name: str) -> None:
+    from timm.data import create_transform, resolve_data_config
+    from timm.models import get_pretrained_cfg
+
+    from exporters.sources.timm import pipeline_from_config
+
+    config = get_pretrained_cfg(name).to_dict()
+    transform = create_transform(**resolve_data_config(pretrained_cfg=config), is_training=False)
+    data, opened = picture()
+    assert np.array_equal(through(pipeline_from_config(config), data), transform(opened).numpy())
+
+
+def test_another_size_changes_the_resize_in_proportion() -> None:
+    network = network_from_job(ExportJob("torchvision:squeezenet1_1@random", size=160))
+    assert network.pipeline is not None
+    sizes = [network.pipeline.step_of(stage, "").params["size"] for stage in ("resize", "crop")]
+    assert sizes == [183, 160]
+
+
+def test_last_layer_of_zeros_is_drawn() -> None:
+    from exporters.sources.weights import with_a_last_layer
+
+    layer = nn.Linear(4, 3)
+    nn.init.zeros_(layer.weight)
+    assert with_a_last_layer(nn.Sequential(nn.Linear(2, 4), layer))[1].weight.any()
