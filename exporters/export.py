@@ -37,6 +37,7 @@ Levels = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
 
 BATCHES = (1, 8)
+_LIMIT_BYTES = 2 << 30
 PICTURES, RANDOM = "pictures", "random"
 
 
@@ -62,7 +63,12 @@ def _export(network: Network, options: ExportOptions, pictures: Levels, path: Pa
     size = pictures.shape[1]
     pipeline = network.pipeline or pipeline_from_preset("imagenet", size=size)
     inputs = {PICTURES: pictures, RANDOM: _random_levels(pictures.shape, options.seed)}
-    _check_answers(module, _floats(pictures, pipeline))
+    found = _answered(module, _floats(pictures[:2], pipeline)).shape[1]
+    wanted = options.classes or (len(network.classes) if network.classes else found)
+    if wanted != found:
+        raise ExportError(
+            f"the network has {found} outputs, and {wanted} classes are named; mend the list, or the network"
+        )
     model, warned = traced(module, size, options.exporter, options.opset)
     model, simpler = _simpler(model, _floats(pictures, pipeline))
     model = finished(with_opset(model, options.opset))
@@ -111,16 +117,22 @@ def _ready(module: torch.nn.Module) -> tuple[torch.nn.Module, tuple[str, ...]]:
     other = {str(each) for each in kinds - {torch.float32}}
     if other:
         notes.append(f"the network has weights in {', '.join(sorted(other))}; they were converted to float32")
-    return module.cpu().float().eval(), tuple(notes)
+    module = module.cpu().float().eval()
+    size_bytes = sum(each.numel() * each.element_size() for each in module.state_dict().values())
+    if size_bytes >= _LIMIT_BYTES:
+        raise ExportError(
+            f"the weights hold {size_bytes / 2**30:.1f} GiB; expected less than 2 GiB, the limit of a protocol buffer"
+        )
+    return module, tuple(notes)
 
 
-def _check_answers(module: torch.nn.Module, inputs: Values) -> None:
-    """See that the network gives class scores, the same ones when it is asked again.
+def _answered(module: torch.nn.Module, inputs: Values) -> torch.Tensor:
+    """The class scores [n, classes] of a network that gives the same ones when it is asked again.
 
     Raises:
         ExportError: something else.
     """
-    batch = torch.from_numpy(inputs[:2])
+    batch = torch.from_numpy(inputs)
     shape = list(batch.shape)
     try:
         with torch.no_grad():
@@ -140,8 +152,12 @@ def _check_answers(module: torch.nn.Module, inputs: Values) -> None:
             "the network gives two answers to the same pictures, so it draws random numbers though it is in eval mode; "
             "a dropout by torch.nn.functional needs training=self.training"
         )
-    if len(batch) > 1 and not (first.std() > 0):
-        raise ExportError("the network gives every picture and class the same score; such answers cannot be compared")
+    if not first.isfinite().all() or first.min() == first.max():
+        raise ExportError(
+            f"the network's scores are from {float(first.min()):g} to {float(first.max()):g} for all pictures and "
+            f"classes; expected numbers that differ. Has it been given its weights?"
+        )
+    return first
 
 
 def _simpler(model: onnx.ModelProto, inputs: Values) -> tuple[onnx.ModelProto, bool]:

@@ -18,12 +18,14 @@ class ExportOptions:
         opset: version of ONNX's operators.
         exporter: one of `EXPORTERS`: PyTorch's current exporter, by ``torch.export``, or its older one, by
             ``torch.jit.trace``.
+        classes: outputs that the network must have; 0 for any number.
         bake: the file takes levels, uint8 [N, H, W, 3], and normalises them itself.
         seed: of the random levels that both forms are compared on.
     """
 
     opset: int
     exporter: str = CURRENT
+    classes: int = 0
     bake: bool = False
     seed: int = 0
 

@@ -63,7 +63,12 @@ class ExportJob:
         if self.target not in TARGETS:
             raise unknown("target", self.target, TARGETS)
         opset = self.opset or quantisation_target(self.target).opset
-        return ExportOptions(opset, self.exporter, self.bake, self.seed)
+        return ExportOptions(opset, self.exporter, self.class_count, self.bake, self.seed)
+
+    @property
+    def class_count(self) -> int:
+        """How many classes the user says there are; 0 where nothing is said."""
+        return self.classes if isinstance(self.classes, int) else len(self.classes)
 
 
 def network_from_job(job: ExportJob) -> Network:
@@ -71,11 +76,10 @@ def network_from_job(job: ExportJob) -> Network:
 
     Raises:
         HarnessError, ExportError: no such source, network or weights; a checkpoint without ``arch``, or with it what
-            is no checkpoint.
+            is no checkpoint; nothing to bake.
     """
     source, name = _parts(job.spec)
-    count = job.classes if isinstance(job.classes, int) else len(job.classes)
-    request = Request(name, count, job.seed, entry=job.entry)
+    request = Request(name, job.class_count, job.seed, entry=job.entry)
     if (source == "checkpoint") != bool(job.arch):
         raise HarnessError(
             f"--arch says whose weights a checkpoint holds: qharness export checkpoint:FILE --arch torchvision:NAME; "
@@ -93,8 +97,12 @@ def network_from_job(job: ExportJob) -> Network:
         classes = imagenet_wordnet_ids()
     if not isinstance(job.classes, int):
         classes = job.classes
-    about = {"spec": job.spec, **network.about}
-    return replace(network, about=about, classes=classes, pipeline=_pipeline(job, network.pipeline))
+    pipeline = _pipeline(job, network.pipeline)
+    if job.bake and pipeline is None:
+        raise HarnessError(
+            f"--bake moves the normalisation into the graph; {job.spec} has none: name it with --preprocess"
+        )
+    return replace(network, about={"spec": job.spec, **network.about}, classes=classes, pipeline=pipeline)
 
 
 def _parts(spec: str) -> tuple[str, str]:

@@ -19,7 +19,7 @@ def load(request: Request) -> Network:
 
     Args:
         request: its name is ``MODULE:FACTORY``; the working directory is searched for the module too. The factory is
-            called without arguments, after PyTorch's generator has been seeded.
+            called without arguments, after PyTorch's generator has been seeded, so it decides on the number of classes.
 
     Raises:
         ExportError: no such module or factory; the factory fails, or makes no network.
@@ -27,11 +27,6 @@ def load(request: Request) -> Network:
     module_name, _, factory_name = request.name.partition(":")
     if not module_name or not factory_name:
         raise ExportError(f"expected python:MODULE:FACTORY; got python:{request.name}")
-    if request.classes:
-        raise ExportError(
-            f"python:{request.name} is called without arguments, so its number of classes cannot be chosen; let the "
-            f"factory make the network with {request.classes}"
-        )
     factory = _factory(module_name, factory_name)
     try:
         made = drawn(request.seed, factory)

@@ -57,6 +57,8 @@ def load(request: Request) -> Network:
     config = {} if found is None else found.to_dict()
     if untrained:
         return _without_weights(full, request, config)
+    if not config.get("num_classes", 1):
+        raise ExportError(f"the weights {full} are for features, and have no classes; take others of {name}")
     if not tags:
         raise ExportError(f"timm has no weights for {name}; draw them: timm:{name}@{RANDOM}")
     if request.classes not in (0, config["num_classes"]):

@@ -27,7 +27,6 @@ from noise.base import Pipeline
 from noise.resize import PILLOW_FILTERS
 
 ALL_NAMES = "https://docs.pytorch.org/vision/stable/models.html"
-IMAGENET_CLASSES = 1000
 
 
 def load(request: Request) -> Network:
@@ -51,6 +50,8 @@ def load(request: Request) -> Network:
     if not len(offered):
         raise ExportError(f"torchvision has no weights for {name}; draw them: torchvision:{name}@{RANDOM}")
     weights = offered[wanted] if wanted and wanted != "DEFAULT" else offered.DEFAULT
+    if not weights.meta["categories"]:
+        raise ExportError(f"the weights {weights} are for features, and have no classes; take others of {name}")
     if request.classes not in (0, len(weights.meta["categories"])):
         raise ExportError(
             f"the weights {weights} have {len(weights.meta['categories'])} classes, not {request.classes}; give your "
@@ -64,15 +65,20 @@ def load(request: Request) -> Network:
         "url": weights.url,
         "file_sha256": sha256_of(file),
     }
-    categories = tuple(weights.meta["categories"])
-    imagenet = len(categories) == IMAGENET_CLASSES and "ImageNet-1K" in weights.meta["_metrics"]
     return Network(
         module.eval(),
         {"library": f"torchvision {torchvision.__version__}", **about},
         pipeline_from_weights(weights),
-        None if imagenet else categories,
-        IMAGENET_1K if imagenet else "",
+        label_set=label_set(weights),
     )
+
+
+def label_set(weights: Any) -> str:
+    """`IMAGENET_1K` where that is what the weights were measured on.
+
+    Their own names of the classes are not taken: two pairs of ImageNet's classes have the same name there.
+    """
+    return IMAGENET_1K if "ImageNet-1K" in weights.meta["_metrics"] else ""
 
 
 def _without_weights(name: str, request: Request, weights: Any) -> Network:

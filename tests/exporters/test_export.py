@@ -22,6 +22,7 @@ from exporters.comparison import MOST_ERROR, Comparison, Exported, ParityFailed
 from exporters.export_options import CURRENT, OLDER, ExportOptions
 from exporters.parity import Parity
 from exporters.sources.weights import weights_sha256
+from harness.errors import HarnessError
 from harness.export import ExportJob, network_from_job, pictures_for
 from harness.registry import onnx_exporter
 from noise.base import pipeline_from_json
@@ -143,7 +144,7 @@ def test_a_failed_export_leaves_the_file_of_an_earlier_one(quiet: Artifact, tmp_
         ("Restless", r"two answers to the same pictures.*training=self\.training"),
         ("Talkative", r"returns tuple of 2; expected one tensor \[N, classes\]"),
         ("Wide", r"makes \[2, 5, 1, 1\] of \[2, 3, 64, 64\]"),
-        ("Silent", "the same score; such answers cannot be compared"),
+        ("Silent", r"scores are from -?0 to -?0 for all pictures and classes"),
         ("Undecided", r"exporters/networks\.py:\d+, in forward: the network decides by the values of its input"),
         ("Pairs", "cannot follow the network"),
     ],
@@ -152,6 +153,20 @@ def test_a_network_that_is_no_classifier_of_pictures_is_refused(factory: str, me
     with pytest.raises(ExportError, match=message):
         exported(job(factory), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_number_of_classes_than_the_network_has_is_refused(tmp_path: Path) -> None:
+    for classes in (4, ("cat", "dog")):
+        with pytest.raises(ExportError, match=r"the network has 5 outputs, and [42] classes are named"):
+            exported(job(classes=classes), tmp_path / "m.onnx")
+    named = exported(job(classes=tuple("abcde")), tmp_path / "m.onnx")
+    assert named.artifact.classes == ("a", "b", "c", "d", "e")
+
+
+def test_without_a_preprocessing_none_is_declared_and_none_baked(tmp_path: Path) -> None:
+    assert exported(job(preprocess=""), tmp_path / "m.onnx").artifact.preprocessing is None
+    with pytest.raises(HarnessError, match="name it with --preprocess"):
+        exported(job(preprocess="", bake=True), tmp_path / "m.onnx")
 
 
 def test_a_size_that_the_network_does_not_take_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 
 from engines.artifact import sha256_of
 from exporters.base import ExportError
-from exporters.sources.base import Network, Request
+from exporters.sources.base import IMAGENET_1K, Network, Request
 from harness.demo.embedded import demo_recipe
 from harness.export import ExportJob, classes_from_option, network_from_job
 from harness.labels import imagenet_wordnet_ids
@@ -215,7 +215,7 @@ def test_the_network_gets_the_classes_of_the_checkpoint(tmp_path: Path) -> None:
     assert any("has 3 classes, and so has the network" in note for note in network.notes)
     with pytest.raises(ExportError, match=r"2 have another shape: classifier\.1\.weight \[3, 512, 1, 1\] for \[4"):
         loaded(path, "torchvision:squeezenet1_1", classes=4)
-    with pytest.raises(ExportError, match="let the factory make the network with 3"):
+    with pytest.raises(ExportError, match=r"2 have another shape: fc\.weight \[3, 8\] for \[5, 8\]"):
         loaded(saved(tmp_path, weights(3)))
 
 
@@ -224,6 +224,7 @@ def test_the_network_gets_the_classes_of_the_checkpoint(tmp_path: Path) -> None:
     [
         ("torchvision:resnet19", "", "no network of torchvision 'resnet19'; the nearest are resnet18"),
         ("torchvision:resnet18@IMAGENET1K_V9", "", "the nearest are IMAGENET1K_V1"),
+        ("torchvision:vgg16@IMAGENET1K_FEATURES", "", "are for features, and have no classes"),
         ("torchvison:resnet18", "", "did you mean 'torchvision'"),
         ("resnet18", "", "expected SOURCE:NAME"),
         ("python:tests.exporters.networks:Smal", "", "the nearest are Small"),
@@ -339,13 +340,22 @@ def test_declared_preprocessing_gives_the_bits_of_torchvisions_transforms(name: 
 def test_every_published_classifier_of_torchvision_has_a_preprocessing() -> None:
     from torchvision import models
 
-    from exporters.sources.torchvision import pipeline_from_weights
+    from exporters.sources.torchvision import label_set, pipeline_from_weights
 
     names = models.list_models(module=models)
     assert len(names) >= 80
     for name in names:
         for chosen in models.get_model_weights(name):
             pipeline_from_weights(chosen)
+            assert label_set(chosen) == IMAGENET_1K
+            assert len(chosen.meta["categories"] or ()) == (0 if "FEATURES" in chosen.name else 1000)
+
+
+@pytest.mark.usefixtures("_timm")
+def test_classes_are_in_the_order_that_timm_has_too() -> None:
+    from timm.data import ImageNetInfo
+
+    assert tuple(ImageNetInfo("imagenet-1k").label_names()) == imagenet_wordnet_ids()
 
 
 @pytest.mark.usefixtures("_timm")

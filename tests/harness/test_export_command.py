@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from engines.artifact import sidecar_path
 from engines.onnx_file import artifact_from_onnx
 from harness.cli import main
 from harness.demo.embedded import demo_recipe
@@ -53,15 +51,14 @@ def test_an_exported_file_runs_as_it_is(tmp_path: Path) -> None:
         f"from tests.exporters.networks import Small\n\ndef sixteen():\n    return Small({len(names)})\n"
     )
     words = ["--arch", "python:mine:sixteen", "--preprocess", "unit", "--size", "64"]
+    words += ["--classes", str(tmp_path / "names.txt")]
     sys.path.insert(0, str(tmp_path))
     try:
         output = ["-o", str(tmp_path / "m.onnx")]
         assert main(["export", f"checkpoint:{tmp_path / 'best.pt'}", *words, *output]) == 0
     finally:
         sys.path.remove(str(tmp_path))
-    sidecar = json.loads(sidecar_path(tmp_path / "m.onnx").read_text())
-    sidecar["classes"] = names
-    sidecar_path(tmp_path / "m.onnx").write_text(json.dumps(sidecar))
+    assert artifact_from_onnx(tmp_path / "m.onnx").classes == tuple(names)
     recipe = Recipe(model=str(tmp_path / "m.onnx"), data=demo_recipe().data, noise=("clean",), limit=16)
     report = execute(recipe, tmp_path / "run", Speed(workers=0), Progress())
     assert (report.pictures, report.failed_pictures) == (16, 0)
