@@ -79,6 +79,9 @@ def _recorded(module: torch.nn.Module, example: torch.Tensor, opset: int) -> tup
                 output_names=[OUTPUT],
                 opset_version=opset,
                 dynamic_axes={INPUT: {0: BATCH}, OUTPUT: {0: BATCH}},
+                # Else it folds batch norms itself, and the weights that it makes have numbers for names.
+                training=torch.onnx.TrainingMode.PRESERVE,
+                do_constant_folding=False,
             )
         except Exception as error:
             raise _refusal(error, OLDER) from error

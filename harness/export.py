@@ -78,6 +78,22 @@ def network_from_job(job: ExportJob) -> Network:
         HarnessError, ExportError: no such source, network or weights; a checkpoint without ``arch``, or with it what
             is no checkpoint; nothing to bake.
     """
+    network = _loaded(job)
+    pipeline = _pipeline(job, network.pipeline)
+    if job.bake and pipeline is None:
+        raise HarnessError(
+            f"--bake moves the normalisation into the graph; {job.spec} has none: name it with --preprocess"
+        )
+    return replace(
+        network,
+        about={"spec": job.spec, **network.about},
+        classes=_classes(job, network),
+        pipeline=pipeline,
+        notes=(*network.notes, *_assumed(job, network)),
+    )
+
+
+def _loaded(job: ExportJob) -> Network:
     source, name = _parts(job.spec)
     request = Request(name, job.class_count, job.seed, entry=job.entry)
     if (source == "checkpoint") != bool(job.arch):
@@ -91,18 +107,25 @@ def network_from_job(job: ExportJob) -> Network:
             raise HarnessError(f"--arch {job.arch}: a checkpoint is no network; expected torchvision:NAME or the like")
         blank = Request(architecture, seed=job.seed)
         request = replace(request, architecture=Architecture(job.arch, network_loader(kind), blank))
-    network = network_loader(source)(request)
-    classes = network.classes
-    if network.label_set == IMAGENET_1K:
-        classes = imagenet_wordnet_ids()
+    return network_loader(source)(request)
+
+
+def _classes(job: ExportJob, network: Network) -> tuple[str, ...] | None:
+    """The names of the outputs: the user's, else the source's."""
     if not isinstance(job.classes, int):
-        classes = job.classes
-    pipeline = _pipeline(job, network.pipeline)
-    if job.bake and pipeline is None:
-        raise HarnessError(
-            f"--bake moves the normalisation into the graph; {job.spec} has none: name it with --preprocess"
-        )
-    return replace(network, about={"spec": job.spec, **network.about}, classes=classes, pipeline=pipeline)
+        return job.classes
+    return imagenet_wordnet_ids() if network.label_set == IMAGENET_1K else network.classes
+
+
+def _assumed(job: ExportJob, network: Network) -> tuple[str, ...]:
+    """What had to be assumed of a checkpoint, which says nothing of its preprocessing."""
+    if not job.arch or job.preprocess or network.pipeline is None:
+        return ()
+    text = (
+        f"the preprocessing is assumed to be that of the published weights of {job.arch}; if yours were trained "
+        f"otherwise, say so with --preprocess, or in the sidecar"
+    )
+    return (text,)
 
 
 def _parts(spec: str) -> tuple[str, str]:

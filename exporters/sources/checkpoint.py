@@ -17,8 +17,8 @@ from exporters.sources.state_dict import COUNTERS, State, fitted, read_state
 def load(request: Request) -> Network:
     """A network with the weights of a file of PyTorch or safetensors.
 
-    The number of classes is that of the file's last layer. The preprocessing is assumed to be that of the
-    architecture's published weights.
+    The number of classes is that of the file's last layer. The preprocessing is that of the architecture's
+    published weights, for want of a better.
 
     Raises:
         ExportError: no architecture was named; the file holds no weights, or more than weights; or the weights are
@@ -43,11 +43,6 @@ def load(request: Request) -> Network:
         notes.append(
             f"{path.name} holds weights under {entry!r}, which are taken, and under "
             f"{', '.join(map(repr, passed_over))}; --entry KEY takes others"
-        )
-    if network.pipeline is not None:
-        notes.append(
-            f"the preprocessing is assumed to be that of the published weights of {request.architecture.spec}; if "
-            f"yours were trained otherwise, say so with --preprocess, or in the sidecar"
         )
     network.module.load_state_dict({name: _float32(value) for name, value in state.items()}, strict=False)
     about = {

@@ -79,8 +79,9 @@ def quiet(tmp_path_factory: pytest.TempPathFactory, _exporter: None) -> Artifact
     return exported(job(), tmp_path_factory.mktemp("quiet") / "m.onnx").artifact
 
 
-def test_constants_are_folded_and_weights_keep_their_names(quiet: Artifact) -> None:
-    graph = onnx.load(quiet.path).graph
+@pytest.mark.parametrize("exporter", [CURRENT, OLDER])
+def test_constants_are_folded_and_weights_keep_their_names(exporter: str, tmp_path: Path) -> None:
+    graph = onnx.load(exported(job(exporter=exporter), tmp_path / "m.onnx").artifact.path).graph
     assert {node.op_type for node in graph.node} == {"Conv", "Relu", "ReduceMean", "Gemm"}
     assert {"conv.weight", "fc.weight", "fc.bias"} <= {each.name for each in graph.initializer}
     assert not any(node.metadata_props or node.doc_string for node in graph.node)

@@ -385,3 +385,13 @@ def test_last_layer_of_zeros_is_drawn() -> None:
     layer = nn.Linear(4, 3)
     nn.init.zeros_(layer.weight)
     assert with_a_last_layer(nn.Sequential(nn.Linear(2, 4), layer))[1].weight.any()
+
+
+def test_preprocessing_of_a_checkpoint_is_assumed_aloud_or_named(tmp_path: Path) -> None:
+    trained = network_loader("torchvision")(Request("squeezenet1_1", untrained=True))
+    path = saved(tmp_path, trained.module.state_dict())
+    assert "assumed to be that of the published weights" in loaded(path, "torchvision:squeezenet1_1").notes[0]
+    named = loaded(path, "torchvision:squeezenet1_1", preprocess="tensorflow")
+    assert named.notes == ()
+    assert named.pipeline is not None
+    assert named.pipeline.step_of("normalise", "").params["scale"] == 127.5
