@@ -118,6 +118,9 @@ def _ready(module: torch.nn.Module) -> tuple[torch.nn.Module, tuple[str, ...]]:
     if other:
         notes.append(f"the network has weights in {', '.join(sorted(other))}; they were converted to float32")
     module = module.cpu().float().eval()
+    stubborn = next((name or "the network itself" for name, each in module.named_modules() if each.training), None)
+    if stubborn is not None:
+        raise ExportError(f"{stubborn} stays in train mode when eval() is called; mend its train()")
     size_bytes = sum(each.numel() * each.element_size() for each in module.state_dict().values())
     if size_bytes >= _LIMIT_BYTES:
         raise ExportError(

@@ -54,6 +54,8 @@ def finished(model: onnx.ModelProto) -> onnx.ModelProto:
     for entry in list(model.opset_import):
         if entry.domain not in ("", "ai.onnx") and all(node.domain != entry.domain for node in model.graph.node):
             model.opset_import.remove(entry)
+    for function in [each for each in model.functions if all(node.domain != each.domain for node in model.graph.node)]:
+        model.functions.remove(function)
     model.ir_version = helper.find_min_ir_version_for(model.opset_import)
     _without_notes(model)
     try:
@@ -70,7 +72,6 @@ def _without_notes(model: onnx.ModelProto) -> None:
     for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         holder.doc_string = ""
         del holder.metadata_props[:]
-    del model.functions[:]
 
 
 def _spell_old_reductions(model: onnx.ModelProto) -> None:

@@ -144,6 +144,7 @@ def test_a_failed_export_leaves_the_file_of_an_earlier_one(quiet: Artifact, tmp_
     [
         ("Restless", r"two answers to the same pictures.*training=self\.training"),
         ("Talkative", r"returns tuple of 2; expected one tensor \[N, classes\]"),
+        ("Stubborn", "the network itself stays in train mode"),
         ("Wide", r"makes \[2, 5, 1, 1\] of \[2, 3, 64, 64\]"),
         ("Silent", r"scores are from -?0 to -?0 for all pictures and classes"),
         ("Undecided", r"exporters/networks\.py:\d+, in forward: the network decides by the values of its input"),

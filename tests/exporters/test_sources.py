@@ -19,6 +19,7 @@ from torch import nn
 from engines.artifact import sha256_of
 from exporters.base import ExportError
 from exporters.sources.base import IMAGENET_1K, Network, Request
+from exporters.sources.state_dict import read_state
 from harness.demo.embedded import demo_recipe
 from harness.export import ExportJob, classes_from_option, network_from_job
 from harness.labels import imagenet_wordnet_ids
@@ -177,6 +178,22 @@ def test_half_a_file_of_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(b"nothing")
     with pytest.raises(ExportError, match="is not a file of safetensors"):
         loaded(tmp_path / "weights.safetensors")
+
+
+def test_no_wrong_byte_of_a_checkpoint_is_a_bug(tmp_path: Path) -> None:
+    """Of the older format, where all that the file says is in its first part."""
+    path = tmp_path / "weights.pt"
+    torch.save(weights(), path, _use_new_zipfile_serialization=False)
+    right = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for place, value in zip(rng.integers(0, 1500, 150), rng.integers(0, 256, 150), strict=True):
+        path.write_bytes(right[:place] + bytes([value]) + right[place + 1 :])
+        try:
+            read_state(path)
+        except ExportError:
+            refused += 1
+    assert refused > 75
 
 
 def test_missing_and_extra_weights_are_listed(tmp_path: Path) -> None:
