@@ -19,7 +19,6 @@ from torch import nn
 from engines.artifact import sha256_of
 from exporters.base import ExportError
 from exporters.sources.base import IMAGENET_1K, Network, Request
-from exporters.sources.state_dict import read_state
 from harness.demo.embedded import demo_recipe
 from harness.export import ExportJob, classes_from_option, network_from_job
 from harness.labels import imagenet_wordnet_ids
@@ -182,6 +181,8 @@ def test_half_a_file_of_weights_is_refused(tmp_path: Path) -> None:
 
 def test_no_wrong_byte_of_a_checkpoint_is_a_bug(tmp_path: Path) -> None:
     """Of the older format, where all that the file says is in its first part."""
+    from exporters.sources.state_dict import read_state
+
     path = tmp_path / "weights.pt"
     torch.save(weights(), path, _use_new_zipfile_serialization=False)
     right = path.read_bytes()
