@@ -20,8 +20,9 @@ from exporters.calibration import calibrate
 from exporters.qdq import onnx_qdq
 from harness.calibrate import observer_factory
 from harness.estimate import paired_difference
+from harness.exporting import quantisation_target
 from harness.preprocess import compile_tree
-from harness.registry import engine_opener, quantisation_target
+from harness.registry import engine_opener
 from harness.report.text import points
 from harness.samples import samples_from_data
 from noise.presets import pipeline_from_preset

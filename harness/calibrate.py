@@ -13,10 +13,11 @@ from engines.artifact import Artifact
 from exporters.base import Calibration, Observer, Picture, Source, check_model, read_calibration
 from harness.conditions import Condition, Finding, conditions_from_recipe
 from harness.errors import HarnessError
+from harness.exporting import calibrator, improvements
 from harness.preprocess import compile_tree
 from harness.progress import Progress
 from harness.recipe import Recipe
-from harness.registry import METHOD_TABLE, calibrator, improvements
+from harness.registry import METHOD_TABLE
 from harness.samples import SampleSet
 from noise.base import Pipeline
 

@@ -13,9 +13,9 @@ from exporters.export_options import CURRENT, ExportOptions
 from exporters.sources.base import IMAGENET_1K, Architecture, Network, Request
 from harness.demo.embedded import demo_recipe
 from harness.errors import HarnessError, unknown
+from harness.exporting import network_loader, quantisation_target
 from harness.labels import imagenet_wordnet_ids
 from harness.preprocess import compile_tree
-from harness.registry import network_loader, quantisation_target
 from harness.samples import unlabelled_from_data
 from noise.base import Pipeline, Step
 from noise.presets import pipeline_from_preset, preset_names

@@ -18,8 +18,8 @@ from exporters.base import Calibration, Picture, Quantisation
 from exporters.improvements.base import Material
 from harness.calibrate import CalibrationJob, pictures_of
 from harness.conditions import Finding
+from harness.exporting import float_improver, improvements, qdq_writer, quantisation_target, quantised_improver
 from harness.progress import Progress
-from harness.registry import float_improver, improvements, qdq_writer, quantisation_target, quantised_improver
 
 
 def improved_job(job: CalibrationJob, names: Sequence[str], path: Path, progress: Progress) -> CalibrationJob:

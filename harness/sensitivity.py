@@ -21,10 +21,11 @@ from exporters.base import Calibration, Quantisation
 from harness.conditions import Condition
 from harness.errors import HarnessError
 from harness.estimate import Estimate, average, paired_difference, proportion
+from harness.exporting import layer_groups, qdq_writer, quantisation_target
 from harness.preprocess import compile_tree
 from harness.progress import Progress
 from harness.record import logit_distances
-from harness.registry import engine_opener, layer_groups, qdq_writer, quantisation_target
+from harness.registry import engine_opener
 from harness.samples import SampleSet
 
 Array = npt.NDArray[np.float32]

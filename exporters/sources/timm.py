@@ -12,7 +12,7 @@ import timm
 import torch
 from huggingface_hub import hf_hub_download, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
-from timm.data import resolve_data_config
+from timm.data.config import resolve_data_config
 from timm.models import get_pretrained_cfg
 
 from engines.artifact import sha256_of
@@ -85,7 +85,7 @@ def _with_weights(name: str, config: Mapping[str, Any]) -> Network:
 
 
 def _without_weights(name: str, request: Request, config: Mapping[str, Any]) -> Network:
-    options = {"num_classes": request.classes} if request.classes else {}
+    options: dict[str, Any] = {"num_classes": request.classes} if request.classes else {}
     module = drawn(request.seed, lambda: with_a_last_layer(timm.create_model(name, pretrained=False, **options)))
     about = {"library": f"timm {timm.__version__}"}
     if request.untrained:

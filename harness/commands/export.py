@@ -16,7 +16,7 @@ from exporters.comparison import MOST_ERROR, MOST_MEAN_ERROR, Comparison, Parity
 from exporters.export_options import CURRENT, EXPORTERS
 from harness.errors import HarnessError
 from harness.export import COMPARED_PICTURES, ExportJob, classes_from_option, network_from_job, pictures_for
-from harness.registry import onnx_exporter
+from harness.exporting import onnx_exporter
 from noise.presets import preset_names
 
 if TYPE_CHECKING:

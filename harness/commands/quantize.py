@@ -26,11 +26,12 @@ from harness.commands.files import check_output, job_for_file, scored_samples, w
 from harness.commands.options import add_model, add_quantisation, names, recipe_from_options
 from harness.conditions import conditions_from_recipe
 from harness.errors import HarnessError
+from harness.exporting import int4_writer, qdq_writer, quantisation_target
 from harness.improve import improved_job, improvement_findings, quantised_file
 from harness.inspection import inspection_report
 from harness.progress import Progress
 from harness.recipe import Recipe, quantisation_from_recipe
-from harness.registry import engine_opener, int4_writer, qdq_writer, quantisation_target
+from harness.registry import engine_opener
 from harness.sensitivity import Study, sensitivity
 from harness.sensitivity_report import sensitivity_report
 

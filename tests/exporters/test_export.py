@@ -24,7 +24,7 @@ from exporters.parity import Parity
 from exporters.sources.weights import weights_sha256
 from harness.errors import HarnessError
 from harness.export import ExportJob, network_from_job, pictures_for
-from harness.registry import onnx_exporter
+from harness.exporting import onnx_exporter
 from noise.base import pipeline_from_json
 from tests.conftest import missing
 

@@ -27,7 +27,7 @@ from exporters.qdq import onnx_qdq
 from exporters.ranges.minmax import MinMax
 from exporters.targets import ort_cpu
 from harness.errors import HarnessError
-from harness.registry import quantisation_target
+from harness.exporting import quantisation_target
 from tests.engines.tiny import CLASSES, Shape, pictures, tiny_artifact, with_external_weights
 
 Array = npt.NDArray[np.float32]

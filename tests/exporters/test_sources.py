@@ -21,8 +21,9 @@ from exporters.base import ExportError
 from exporters.sources.base import IMAGENET_1K, Network, Request
 from harness.demo.embedded import demo_recipe
 from harness.export import ExportJob, classes_from_option, network_from_job
+from harness.exporting import network_loader
 from harness.labels import imagenet_wordnet_ids
-from harness.registry import network_loader, step_function
+from harness.registry import step_function
 from noise.base import Pipeline
 from tests.conftest import missing
 from tests.exporters.networks import CLASSES, Small

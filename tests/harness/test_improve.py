@@ -17,11 +17,11 @@ from exporters import IMPROVEMENTS
 from exporters.base import ExportError
 from harness import cli
 from harness.errors import HarnessError
+from harness.exporting import improvements
 from harness.plan import plan
 from harness.prepare import prepare
 from harness.progress import Progress
 from harness.recipe import Recipe, read_recipe, toml_from_recipe
-from harness.registry import improvements
 from harness.report.build import Report
 
 RunRecipe = Callable[..., Report]

@@ -25,8 +25,8 @@ from exporters.int4_options import Int4Options
 from exporters.qdq import onnx_qdq
 from exporters.ranges.minmax import MinMax
 from harness.cli import main
+from harness.exporting import quantisation_target
 from harness.lint_report import lint_report
-from harness.registry import quantisation_target
 from tests.engines.tiny import Shape, pictures, tiny_artifact
 from tests.engines.trt.draft import CHANNELS, Draft
 

@@ -18,7 +18,7 @@ from exporters.folding import folded_model
 from exporters.improvements.base import Material
 from exporters.qdq import onnx_qdq
 from exporters.ranges.minmax import MinMax
-from harness.registry import quantisation_target
+from harness.exporting import quantisation_target
 from tests.engines.tiny import model_of, pictures
 
 Array = npt.NDArray[np.float32]
