@@ -135,9 +135,16 @@ def test_a_wrong_assumption_about_preprocessing_is_found_out(real_data: Path, tm
     assert "repeat with --preprocess tensorflow" in found[0]
 
 
-def test_somebody_elses_quantised_file_is_certified_honestly(real_data: Path, tmp_path: Path) -> None:
-    report = measure(real_data, tmp_path / "run", "mobilenetv2_tf.ptq.qdq.onnx", "tensorflow")
+@pytest.mark.parametrize(
+    ("model", "least"), [("mobilenetv2_tf.ptq.qdq.onnx", 0.75), ("mobilenetv1_0.5_160.qat.qdq.onnx", 0.55)]
+)
+def test_somebody_elses_quantised_file_is_certified_honestly(
+    real_data: Path, tmp_path: Path, model: str, least: float
+) -> None:
+    report = measure(real_data, tmp_path / "run", model, "tensorflow")
     assert list(report.contenders) == ["ort-cpu:simulated", "ort-cpu:integer"]
+    assert report.clean is not None
+    assert all((estimate.value or 0) >= least for estimate in report.clean.accuracy.values())
     certificate = report.certificates["ort-cpu:integer"]
     assert certificate["integer_fraction"] < 0.95
     reasons = [layer["reason"] for layer in certificate["layers"] if not layer["integer"]]
