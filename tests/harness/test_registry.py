@@ -12,6 +12,7 @@ import pytest
 
 from engines import ENGINES, FORMATS, Entry
 from engines.artifact import ArtifactError, sidecar_path
+from engines.base import EngineUnavailable
 from harness.doctor import availability, clashes
 from harness.errors import HarnessError
 from harness.mismatch import mismatch_recipe
@@ -139,3 +140,22 @@ def test_a_model_that_its_sidecar_does_not_describe_is_read_only_when_it_is_trus
     with pytest.raises(ArtifactError, match=r"is not the file that its sidecar tiny\..*\.json describes"):
         artifact_from_model(path)
     assert artifact_from_model(path, trust=True).format == name
+
+
+def test_file_of_a_format_whose_package_is_missing_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [name for name in sys.modules if name.startswith("engines.litert")]:
+        monkeypatch.delitem(sys.modules, module)
+    for module in ("ai_edge_litert", "ai_edge_litert.interpreter"):
+        monkeypatch.setitem(sys.modules, module, None)
+    message = r"m\.tflite, a TensorFlow Lite file, needs the package '.*': pip install 'qharness\[litert\]'"
+    with pytest.raises(EngineUnavailable, match=message):
+        artifact_from_model(tmp_path / "m.tflite")
+
+
+def test_engines_of_a_format_are_those_that_name_it() -> None:
+    assert engines_for("tflite") == ("litert",)
+    assert engines_for("plan") == ("tensorrt",)
+    assert engines_for("onnx")[0] == "ort-cpu"
+    assert "litert" not in engines_for("onnx")
