@@ -38,7 +38,7 @@ IMPROVEMENTS = (
 )
 CLEAN = "clean"
 NOISES = ("gaussian_noise:3", "defocus_blur:3", "jpeg_compression:3")
-CALIBRATED, SCORED, BATCH, SEED = 24, 100, 4, 0
+CALIBRATED, SCORED, BATCH, SEED = 16, 100, 4, 0
 
 Row = Mapping[str, str | int | float]
 Right = Mapping[str, npt.NDArray[np.float64]]
@@ -65,16 +65,22 @@ class Subject:
 
 def measure(folder: Path) -> Figure:
     """Calibrated on resized validation pictures, scored on photographs; weights per tensor and per channel."""
-    data = Path(os.environ["QHARNESS_DATA"])
-    rows: list[Row] = []
-    for name, preset in MODELS.items():
-        model, pictures = str(data / "models" / f"{name}.onnx"), data / "imagenet"
-        scored = Recipe(model, str(pictures / "photos"), preprocess=preset, limit=SCORED, seed=SEED)
-        calibrated = replace(scored, calibrate=str(pictures / "val227"), preprocess=f"{preset}-crop")
-        made = subject(name, scored, calibrated)
-        for weights in (PER_TENSOR, PER_CHANNEL):
-            rows += compared(made, weights, IMPROVEMENTS, folder)
+    return figure(
+        [row for name in MODELS for weights in (PER_TENSOR, PER_CHANNEL) for row in _rows(name, weights, folder)]
+    )
+
+
+def figure(rows: Sequence[Row]) -> Figure:
+    """The rows and what they add up to."""
     return Figure("Accuracy by improvement", rows, f"{best(rows)} {explained(rows)}")
+
+
+def _rows(name: str, weights: str, folder: Path) -> Iterator[Row]:
+    data = Path(os.environ["QHARNESS_DATA"])
+    model, pictures = str(data / "models" / f"{name}.onnx"), data / "imagenet"
+    scored = Recipe(model, str(pictures / "photos"), preprocess=MODELS[name], limit=SCORED, seed=SEED)
+    calibrated = replace(scored, calibrate=str(pictures / "val227"), preprocess=f"{MODELS[name]}-crop")
+    return compared(subject(name, scored, calibrated), weights, IMPROVEMENTS, folder)
 
 
 def subject(name: str, scored: Recipe, calibrated: Recipe) -> Subject:

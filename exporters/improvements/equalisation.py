@@ -7,8 +7,9 @@ second without changing the network.
 
 Source: Nagel, van Baalen, Blankevoort and Welling, "Data-Free Quantization Through Weight Equalization and Bias
 Correction", 2019, section 4.1. Its replacement of ReLU6 by ReLU, which changes the network, is not done: a ReLU6
-becomes a ReLU and, channel by channel, a minimum with ``6 / s``, in float between the integer layers. Its absorption of
-high biases, which holds on most pictures only, is not done either.
+becomes a ReLU and, channel by channel, a minimum with ``6 / s``, in float between the integer layers. Nor is its
+absorption of high biases, which holds on most pictures only. Instead a bias counts as a weight of a tenth of it: a
+channel with next to no weights and a bias would be enlarged without end, and the one scale of all activations with it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ Sizes = npt.NDArray[np.float64]
 # Operators f with f(s x) = s f(x) for s > 0, channel by channel.
 HOMOGENEOUS = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool")
 
+# What of a bias counts as a weight. Any share from 0.02 to 0.5 saves MobileNetV2 with one scale per weight; 0 does not.
+BIAS_SHARE = 0.1
+
 # Chains are solved pair by pair until no channel moves by more than this, or as many times.
 TOLERANCE, SWEEPS = 1e-4, 1000
 
@@ -51,8 +55,9 @@ class Pair:
 
 
 class CrossLayerEqualisation:
-    """``s = sqrt(r1 r2) / r2`` for each channel, with ``r1`` and ``r2`` the largest weights of the channel in the first
-    and the second layer; afterwards both are ``sqrt(r1 r2)``. A channel whose weights are all zero stays as it is.
+    """``s = sqrt(r1 r2) / r2`` for each channel, with ``r1`` and ``r2`` its largest weights in the first and the second
+    layer, the bias of the first included by `BIAS_SHARE`; afterwards both are ``sqrt(r1 r2)``. A channel whose
+    weights are all zero stays as it is.
     """
 
     after = False
@@ -62,8 +67,9 @@ class CrossLayerEqualisation:
         graph, constants = model.graph, Constants(model.graph)
         convolutions = {node.name: node for node in graph.node if node.op_type == "Conv"}
         pairs, left = _pairs(convolutions, Graph(graph), constants)
-        sizes = {name: _sizes(node, constants) for name, node in convolutions.items() if _is_constant(node, constants)}
-        factors = solve(sizes, pairs)
+        known = {name: node for name, node in convolutions.items() if _is_constant(node, constants)}
+        sizes = {name: _sizes(node, constants) for name, node in known.items()}
+        factors = solve(sizes, {name: _bias_sizes(node, constants) for name, node in known.items()}, pairs)
         inputs = {pair.second: factors[pair.first] for pair in pairs}
         changed = dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second))
         for name in changed:
@@ -74,11 +80,12 @@ class CrossLayerEqualisation:
         return Improved(tuple(changed), tuple(left))
 
 
-def solve(sizes: Mapping[str, Sizes], pairs: Sequence[Pair]) -> dict[str, Factors]:
+def solve(sizes: Mapping[str, Sizes], biases: Mapping[str, Sizes], pairs: Sequence[Pair]) -> dict[str, Factors]:
     """First layer of each pair -> the ``s`` of its output channels, float64 [channels].
 
     Args:
         sizes: layer -> the largest weight of each output by input channel, float64 [groups, outputs, inputs] per group.
+        biases: layer -> what the bias of each output counts for, float64 [outputs of all groups].
         pairs: each layer is the first of one pair at most, and the second of one.
     """
     now = {name: values.copy() for name, values in sizes.items()}
@@ -87,7 +94,9 @@ def solve(sizes: Mapping[str, Sizes], pairs: Sequence[Pair]) -> dict[str, Factor
         moved = 0.0
         for pair in pairs:
             first, second = now[pair.first], now[pair.second]
-            by = equalising(first.max(axis=2).ravel(), second.max(axis=1).ravel())
+            outputs = first.max(axis=2).ravel()
+            floor = np.where(outputs > 0, biases[pair.first] / factors[pair.first], 0)
+            by = equalising(np.maximum(outputs, floor), second.max(axis=1).ravel())
             first /= by.reshape(*first.shape[:2], 1)
             second *= by.reshape(second.shape[0], 1, second.shape[2])
             factors[pair.first] *= by
@@ -167,6 +176,13 @@ def _grouped(node: onnx.NodeProto, constants: Constants) -> npt.NDArray[np.float
 def _sizes(node: onnx.NodeProto, constants: Constants) -> Sizes:
     sizes: Sizes = np.abs(_grouped(node, constants)).max(axis=3)
     return sizes
+
+
+def _bias_sizes(node: onnx.NodeProto, constants: Constants) -> Sizes:
+    outputs = (constants.shape(node.input[1]) or (0,))[0]
+    if len(node.input) < 3 or not node.input[2]:
+        return np.zeros(outputs)
+    return np.asarray(BIAS_SHARE * np.abs(constants.floats(node.input[2])), np.float64)
 
 
 def _scale(node: onnx.NodeProto, constants: Constants, outputs: Factors | None, inputs: Factors | None) -> None:
