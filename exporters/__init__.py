@@ -3,15 +3,15 @@
 `exporters.calibration` measures ranges once, by a method of `METHODS`; `exporters.qdq` writes them as Q/DQ nodes for a
 target of `TARGETS`, and `exporters.improve` helps by rows of `IMPROVEMENTS`. `exporters.operators` writes a model as
 another runtime computes it, by a variant of `VARIANTS`. `exporters.export` writes a network of PyTorch, from a source
-of `MODELS`, as ONNX. A new method, improvement or source is one new file in its folder and one row; a new target and a
-new variant are one row.
+of `MODELS`, as ONNX; `exporters.qat` trains a file with its rounding on, by a method of `TRAINED`. A new method,
+improvement or source is one new file in its folder and one row; a new target and a new variant are one row.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["IMPROVEMENTS", "METHODS", "MODELS", "TARGETS", "VARIANTS", "Entry"]
+__all__ = ["IMPROVEMENTS", "METHODS", "MODELS", "TARGETS", "TRAINED", "VARIANTS", "Entry"]
 
 
 class Entry(NamedTuple):
@@ -84,4 +84,13 @@ MODELS = {
     "timm": Entry("exporters.sources.timm:load", "a classifier of timm: NAME[.WEIGHTS]", "timm"),
     "checkpoint": Entry("exporters.sources.checkpoint:load", "weights in a file, for the network of --arch", "torch"),
     "python": Entry("exporters.sources.python:load", "what a function of yours returns: MODULE:FACTORY", "torch"),
+}
+
+# name -> an `exporters.qat.base.Method`
+TRAINED = {
+    "lsq": Entry("exporters.qat.lsq:METHOD", "the steps are learned along with the weights", "torch"),
+    "pact": Entry("exporters.qat.pact:METHOD", "where activations are clipped is learned; weights as dorefa", "torch"),
+    "dorefa": Entry(
+        "exporters.qat.dorefa:METHOD", "weights squashed by tanh, activations clipped at a constant", "torch"
+    ),
 }
