@@ -12,6 +12,7 @@ from exporters.comparison import Exported
 from exporters.export_options import ExportOptions
 from exporters.improvements.base import Improvement, Material
 from exporters.int4_options import Int4Options
+from exporters.qat.options import Surroundings, Wish
 from exporters.sources.base import Load, Network
 from harness.errors import HarnessError
 from harness.registry import IMPROVEMENT_TABLE, MODEL_TABLE, TARGET_TABLE, import_target
@@ -133,3 +134,16 @@ def onnx_exporter() -> Export:
 def quantisation_target(name: str) -> Any:
     """The `exporters.targets.Target` of a name."""
     return TARGET_TABLE.resolve(name)()
+
+
+class Train(Protocol):
+    """`exporters.qat.job.trained_qdq`; ``method`` is what `TRAINED_TABLE` resolves."""
+
+    def __call__(
+        self, artifact: Artifact, calibration: Calibration, wish: Wish, method: Any, around: Surroundings, path: Path
+    ) -> Artifact: ...
+
+
+def trainer() -> Train:
+    """The function that trains a model with its rounding on; it needs PyTorch and ONNX Runtime."""
+    return cast(Train, import_target("training", "exporters.qat.job:trained_qdq", "torch"))

@@ -23,7 +23,7 @@ from engines.base import EngineUnavailable, OpenEngine
 from engines.building import BuildPlan, ComparePlans
 from engines.certificate import Certify
 from engines.lint import Lint
-from exporters import IMPROVEMENTS, METHODS, MODELS, TARGETS, VARIANTS
+from exporters import IMPROVEMENTS, METHODS, MODELS, TARGETS, TRAINED, VARIANTS
 from exporters.base import ExportError
 from harness.errors import HarnessError, unknown
 from harness.sources import SOURCES
@@ -109,6 +109,7 @@ TARGET_TABLE = Table("quantisation target", TARGETS, "qharness.targets")
 IMPROVEMENT_TABLE = Table("improvement", IMPROVEMENTS, "qharness.improvements")
 VARIANT_TABLE = Table("operator variant", VARIANTS, "qharness.variants")
 MODEL_TABLE = Table("source of networks", MODELS, "qharness.models")
+TRAINED_TABLE = Table("training method", TRAINED, "qharness.trained")
 SOURCE_TABLE = Table("data source", SOURCES, "qharness.sources")
 ATTACK_TABLE = Table("attack", ATTACKS, "qharness.attacks")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engines import ENGINES
-from exporters import IMPROVEMENTS, METHODS, MODELS, TARGETS, VARIANTS, Entry
+from exporters import IMPROVEMENTS, METHODS, MODELS, TARGETS, TRAINED, VARIANTS, Entry
 from harness.quantities import QUANTITIES
 from harness.registry import NOISE_TABLE, noise_settings
 from harness.rules import DEFAULT_RULES, read_rules
@@ -47,8 +47,8 @@ def test_every_command_is_in_the_readme() -> None:
 
 @pytest.mark.parametrize(
     "table",
-    [METHODS, TARGETS, VARIANTS, IMPROVEMENTS, MODELS],
-    ids=["methods", "targets", "variants", "improvements", "models"],
+    [METHODS, TARGETS, TRAINED, VARIANTS, IMPROVEMENTS, MODELS],
+    ids=["methods", "targets", "trained", "variants", "improvements", "models"],
 )
 def test_every_row_of_the_exporters_is_in_the_readme(table: dict[str, Entry]) -> None:
     for name in table:

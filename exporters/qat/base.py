@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from exporters.base import ExportError
-
-BITS = range(2, 9)
+from exporters.qat.options import BITS
 
 
 @dataclass(frozen=True)

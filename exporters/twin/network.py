@@ -48,23 +48,26 @@ class Twin(nn.Module):
     Args:
         model: with all weights inside.
         batch: the length that the first input must have, or ``None`` where any will do.
+        operators: what its nodes compute; rows as in `OPERATORS`.
 
     Raises:
         ExportError: the graph has an operator, or a form of one, that the twin lacks.
     """
 
-    def __init__(self, model: onnx.ModelProto, batch: int | None = None) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, batch: int | None = None, operators: Mapping[str, Operator] = OPERATORS
+    ) -> None:
         super().__init__()
         graph = _flat(model).graph
         opsets = {"" if each.domain in ONNX_DOMAINS else each.domain: each.version for each in model.opset_import}
-        _check_operators(graph, opsets)
+        _check_operators(graph, opsets, operators)
         constants = {tensor.name: tensor_from_onnx(tensor) for tensor in graph.initializer}
         types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
         types.update((tensor.name, tensor.data_type) for tensor in graph.initializer)
         self.batch = batch
         self.inputs = tuple(value.name for value in graph.input if value.name not in constants)
         self.outputs = tuple(value.name for value in graph.output)
-        self._steps = _with_last_use(_folded(graph, opsets, constants, types), self.outputs)
+        self._steps = _with_last_use(_folded(graph, opsets, constants, types, operators), self.outputs)
         read = {name for step in self._steps for name in step.inputs} | set(self.outputs)
         self._buffer_of = {}
         for index, name in enumerate(sorted(read & set(constants))):
@@ -151,11 +154,11 @@ def _parts(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         yield helper.make_node("Add", [product, bias], list(node.output), node.name)
 
 
-def _check_operators(graph: onnx.GraphProto, opsets: Mapping[str, int]) -> None:
+def _check_operators(graph: onnx.GraphProto, opsets: Mapping[str, int], operators: Mapping[str, Operator]) -> None:
     lacking: dict[str, Node] = {}
     for each in graph.node:
         key = row(each.domain, each.op_type)
-        if key not in OPERATORS and key != "Constant":
+        if key not in operators and key != "Constant":
             node = node_from_onnx(each, _opset(each, opsets), {})
             lacking.setdefault(key, node)
     if lacking:
@@ -166,7 +169,11 @@ def _check_operators(graph: onnx.GraphProto, opsets: Mapping[str, int]) -> None:
 
 
 def _folded(
-    graph: onnx.GraphProto, opsets: Mapping[str, int], constants: dict[str, Tensor], types: dict[str, int]
+    graph: onnx.GraphProto,
+    opsets: Mapping[str, int],
+    constants: dict[str, Tensor],
+    types: dict[str, int],
+    operators: Mapping[str, Operator],
 ) -> list[_Step]:
     """The nodes that depend on the input; what the others compute is added to the constants."""
     steps = []
@@ -175,7 +182,7 @@ def _folded(
             constants[each.output[0]], types[each.output[0]] = _constant(each, _opset(each, opsets))
             continue
         node = node_from_onnx(each, _opset(each, opsets), types)
-        step = _Step(OPERATORS[row(each.domain, each.op_type)], node, tuple(each.input), tuple(each.output))
+        step = _Step(operators[row(each.domain, each.op_type)], node, tuple(each.input), tuple(each.output))
         if all(name in constants for name in each.input if name):
             with torch.no_grad():
                 constants.update(_computed(step, constants))

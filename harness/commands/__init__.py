@@ -21,6 +21,7 @@ from harness.commands import (
     report,
     rewrite,
     run,
+    train,
 )
 
 MODULES = (
@@ -33,6 +34,7 @@ MODULES = (
     export,
     calibrate,
     quantize,
+    train,
     rewrite,
     build,
     inspect,
