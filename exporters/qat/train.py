@@ -174,7 +174,7 @@ def _check(loss: float, network: nn.Module, step: int, checkpoint: Checkpoint) -
         bool(torch.isfinite(each.grad).all()) for each in network.parameters() if each.grad is not None
     )
     if not finite:
-        kept = f"; the last checkpoint is kept in {checkpoint.path}" if checkpoint.path.is_file() else ""
+        kept = f". The last checkpoint is kept; delete {checkpoint.path} first" if checkpoint.path.is_file() else ""
         raise ExportError(
             f"the training diverged in step {step + 1}: its loss or a gradient is not a finite number. Take a lower "
             f"learning rate{kept}"
