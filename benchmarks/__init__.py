@@ -18,6 +18,7 @@ BENCHMARKS = {
     "improvements": "benchmarks.improvements",
     "smooth-quant": "benchmarks.smooth_quant",
     "int4": "benchmarks.int4",
+    "qat": "benchmarks.qat",
     "kernels": "benchmarks.kernels",
     "systematic": "benchmarks.systematic",
     "mismatch": "benchmarks.mismatch",
@@ -29,5 +30,5 @@ BENCHMARKS = {
     "queries": "benchmarks.queries",
 }
 
-# Measured only when named: a GPU, foolbox and torchattacks are not among what development needs; two train first.
-ONLY_NAMED = ("smooth-quant", "int4", "transfers", "attacks", "gpu")
+# Measured only when named: a GPU, foolbox and torchattacks are not among what development needs; three train first.
+ONLY_NAMED = ("smooth-quant", "int4", "qat", "transfers", "attacks", "gpu")
