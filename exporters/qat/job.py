@@ -20,6 +20,7 @@ from exporters.folding import folded_model
 from exporters.qat.base import Method
 from exporters.qat.graph import FakeQuantised, float_constants, layers_from_qdq
 from exporters.qat.options import TARGET, Surroundings, Wish
+from exporters.qat.start import begin
 from exporters.qat.train import Checkpoint, train
 from exporters.qat.write import trained_model
 from exporters.qdq import onnx_qdq
@@ -55,6 +56,9 @@ def trained_qdq(
         model = onnx.load(str(started.path))
         floats = float_constants(folded_model(artifact), layers_from_qdq(model.graph))
         network = FakeQuantised(model, floats, method, wish.bits)
+        first, _ = around.pictures.take(range(min(len(around.pictures), AT_ONCE)))
+        if len(first):
+            begin(network, method, torch.from_numpy(first))
         checkpoint = Checkpoint(checkpoint_path(path), _identity(artifact, calibration, wish, around))
         train(network, around.pictures, wish.training, checkpoint, around.watch)
         trained = trained_model(model, network)

@@ -23,6 +23,7 @@ from exporters.calibration import calibrate
 from exporters.folding import folded_model
 from exporters.qat.graph import FakeQuantised, float_constants, layers_from_qdq
 from exporters.qat.options import Bits
+from exporters.qat.start import begin
 from exporters.qat.write import trained_model
 from exporters.qdq import onnx_qdq
 from exporters.ranges.minmax import MinMax
@@ -202,3 +203,20 @@ def test_tensors_that_pass_through_a_pooling_keep_one_scale(tmp_path: Path) -> N
 def test_bits_out_of_range_are_refused(bits: int) -> None:
     with pytest.raises(ExportError, match="expected 2 to 8 bits; got"):
         Bits(bits, 8)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_activations_begin_where_few_bits_round_them_with_less_error(
+    tmp_path: Path, artifact: Artifact, name: str
+) -> None:
+    network = learner(artifact, quantised(tmp_path, artifact), name, Bits(8, 2))
+    batch = torch.from_numpy(inputs())
+    inner = network.activation_quantiser(network.layers[1].activation)
+    seen: list[torch.Tensor] = []
+    hook = inner.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
+    network(batch)
+    hook.remove()
+    values = seen[0].clamp(min=0)
+    before = float((inner(values) - values).square().mean().detach())
+    begin(network, method(name), batch)
+    assert float((inner(values) - values).square().mean().detach()) < 0.8 * before
