@@ -40,7 +40,7 @@ SEVERITY = 3
 AT_ONCE = 16
 # The float network was trained on these and 408 more of each class.
 DRAWN_SEED, DRAWN_SPLIT = 20, "train"
-COURSE = Training(epochs=3, batch=16, learning_rate=0.01, warm_up=0.05)
+COURSE = Training(epochs=5, batch=16, learning_rate=0.0005)
 FLOAT, AFTERWARDS = "fp32", "post-training INT8"
 
 Right = npt.NDArray[np.float64]

@@ -56,11 +56,13 @@ class Layer:
     Args:
         name: of its node.
         activation: the name of the scale of what it reads.
+        output: what it makes.
         weight, bias: its constants; ``None`` for a bias that it does not have.
     """
 
     name: str
     activation: str
+    output: str
     weight: Constant
     bias: Constant | None
 
@@ -71,12 +73,14 @@ class Activation:
 
     Args:
         scale, zero: names of their scale and zero point.
+        sources: what is rounded to it, in the order of the file.
         signed: whether they go below zero.
         reach: how far from zero the file can tell them.
     """
 
     scale: str
     zero: str
+    sources: tuple[str, ...]
     signed: bool
     reach: float
 
@@ -170,7 +174,7 @@ def layers_from_qdq(graph: onnx.GraphProto) -> tuple[Layer, ...]:
         weight = _constant(node.input[1], makers, stored)
         bias = _constant(node.input[2], makers, stored) if len(node.input) > 2 else None
         if source is not None and source.op_type == "DequantizeLinear" and weight is not None:
-            layers.append(Layer(node.name, source.input[1], weight, bias))
+            layers.append(Layer(node.name, source.input[1], node.output[0], weight, bias))
     if not layers:
         raise ExportError("no layer of this model gets integer weights, so there is nothing to train")
     return tuple(layers)
@@ -179,14 +183,16 @@ def layers_from_qdq(graph: onnx.GraphProto) -> tuple[Layer, ...]:
 def activations_from_qdq(graph: onnx.GraphProto) -> tuple[Activation, ...]:
     """Every scale of an activation, in the order of the file."""
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    found = {}
+    sources: dict[tuple[str, str], list[str]] = {}
     for node in graph.node:
         if node.op_type == "QuantizeLinear":
-            _, scale, zero = node.input
-            step = float(numpy_helper.to_array(stored[scale]))
-            start = int(numpy_helper.to_array(stored[zero]))
-            found[scale] = Activation(scale, zero, start > 0, step * max(start, 255 - start))
-    return tuple(found.values())
+            sources.setdefault((node.input[1], node.input[2]), []).append(node.input[0])
+    found = []
+    for (scale, zero), names in sources.items():
+        step = float(numpy_helper.to_array(stored[scale]))
+        start = int(numpy_helper.to_array(stored[zero]))
+        found.append(Activation(scale, zero, tuple(names), start > 0, step * max(start, 255 - start)))
+    return tuple(found)
 
 
 def float_constants(folded: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, Floats]:

@@ -220,3 +220,25 @@ def test_activations_begin_where_few_bits_round_them_with_less_error(
     before = float((inner(values) - values).square().mean().detach())
     begin(network, method(name), batch)
     assert float((inner(values) - values).square().mean().detach()) < 0.8 * before
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_channels_begin_with_the_means_that_they_have_without_rounding(
+    tmp_path: Path, artifact: Artifact, name: str
+) -> None:
+    network = learner(artifact, quantised(tmp_path, artifact), name, Bits(2, 2))
+    batch = inputs()
+    begin(network, method(name), torch.from_numpy(batch))
+    model = folded_model(artifact)
+    first = next(node for node in model.graph.node if node.op_type in ("Conv", "FusedConv"))
+    model.graph.output.append(helper.make_empty_tensor_value_info(first.output[0]))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    wanted = session.run([first.output[0]], {"x": batch})[0].mean(axis=(0, 2, 3))
+    seen: list[torch.Tensor] = []
+    place = next(i for i, each in enumerate(network.activations) if each.sources == (network.layers[0].output,))
+    hook = network.activation_quantisers[place].register_forward_pre_hook(
+        lambda module, given: seen.append(given[0].detach())
+    )
+    network(torch.from_numpy(batch))
+    hook.remove()
+    np.testing.assert_allclose(seen[0].mean((0, 2, 3)).numpy(), wanted, atol=1e-3)
