@@ -22,8 +22,8 @@ from noise.adversarial.base import budget_from_text
 MODELS = {"resnet18": "imagenet", "mobilenetv2_tf": "tensorflow"}
 PICTURES = 100
 BUDGETS = ("2/255", "4/255")
-# With parameters spelt out, so that the table says what was asked. Attacks by gradients stop at the first misread picture
-# and Square at few queries, for the sake of the time.
+# With parameters spelt out, so that the table says what was asked. Attacks by gradients stop where a picture is
+# misread, and Square after few queries, for the sake of the time.
 ATTACKS = ("pgd:steps=20,early=true", "apgd-ce:steps=100,early=true", "square:queries=100")
 STANDARD = "autoattack"
 

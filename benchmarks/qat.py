@@ -25,12 +25,13 @@ from harness.conditions import Condition, conditions_from_recipe
 from harness.demo.embedded import demo_recipe
 from harness.demo.shapes import write_pictures
 from harness.estimate import Estimate, paired_difference, proportion
+from harness.exporting import qdq_writer, quantisation_target
 from harness.inspection import random_input
 from harness.mce import ALEXNET_ERROR
 from harness.preprocess import compile_tree
 from harness.progress import Progress
 from harness.recipe import Recipe, quantisation_from_recipe
-from harness.registry import engine_certifier, engine_opener, qdq_writer, quantisation_target
+from harness.registry import engine_certifier, engine_opener
 from harness.samples import SampleSet, samples_from_data
 from harness.train import trained_from_job
 

@@ -17,9 +17,9 @@ from exporters.qat.options import TARGET, Surroundings, Wish
 from harness.calibrate import CalibrationJob, calibration_from_job
 from harness.conditions import Finding
 from harness.errors import HarnessError
+from harness.exporting import trainer
 from harness.preprocess import Tree, compile_tree
 from harness.progress import Progress
-from harness.exporting import trainer
 from harness.registry import TRAINED_TABLE, engine_opener
 from harness.samples import Sample, SampleSet
 from noise.base import Pipeline
