@@ -157,6 +157,7 @@ def _classes(engine: Engine, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.i
 def _row(name: str, artifact: Artifact, right: Mapping[str, Right]) -> dict[str, str | int | float]:
     """The first condition is the clean one; the mean over the others is NR, one number per picture."""
     clean, noisy = right[name][0], right[name][1:].mean(axis=0)
+    change = paired_difference(right[FLOAT][1:].mean(axis=0), noisy)
     method, _, bits = name.rpartition(" ")
     trained = method in TRAINED
     inputs = {artifact.input.name: random_input(artifact, (1, 3, *artifact.size), 0)}
@@ -169,7 +170,7 @@ def _row(name: str, artifact: Artifact, right: Mapping[str, Right]) -> dict[str,
         "[95 %]": _interval(proportion(clean)),
         "NR %": round(100 * float(noisy.mean()), 1),
         "[95 % of NR]": _interval(proportion(noisy)),
-        "NR against fp32, points": _interval(paired_difference(right[FLOAT][1:].mean(axis=0), noisy), signed=True),
+        "NR against fp32, points": "-" if name == FLOAT else _interval(change, signed=True),
         "integer share %": round(100 * (certificate.integer_fraction or 0.0), 1),
     }
 

@@ -66,6 +66,14 @@ class Quantiser(nn.Module, ABC):
     def scale(self) -> Tensor:
         """float32, a scalar or [channels]: what one step is worth. Positive."""
 
+    def unrounded(self, values: Tensor) -> Tensor:
+        """What the values stand for, but for rounding and clipping."""
+        return values
+
+    def standing_for(self, values: Tensor) -> Tensor:
+        """What to learn from, so that `unrounded` begins as these values."""
+        return values
+
     def spread(self, per_channel: Tensor, values: Tensor) -> Tensor:
         """One number per channel, in the shape in which it multiplies the values."""
         if self.axis is None or per_channel.ndim == 0:

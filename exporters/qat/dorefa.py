@@ -41,6 +41,15 @@ class SquashedWeights(Quantiser):
     def scale(self) -> Tensor:
         return self.magnitude / (self.steps if self.levels.bits < 8 else self.steps // 2)
 
+    def unrounded(self, values: Tensor) -> Tensor:
+        return self.spread(self.magnitude, values) * (2 * self._share(values) - 1)
+
+    def standing_for(self, values: Tensor) -> Tensor:
+        # Folded batch norms make large weights, which tanh would squash: it is undone once. Any number below 1 can
+        # stand for the magnitude; small weights stay nearly as they are.
+        greatest = torch.tanh(self.magnitude.clamp(max=1.0))
+        return torch.atanh(self.spread(greatest / self.magnitude, values) * values)
+
     def _share(self, values: Tensor) -> Tensor:
         """The weights from 0 to 1."""
         squashed = torch.tanh(values)

@@ -110,8 +110,9 @@ class FakeQuantised(nn.Module):
         for place, layer in enumerate(self.layers):
             weight = torch.tensor(floats[layer.weight.stored])
             levels = Levels(bits.first_last if place in ends else bits.weights, signed=True)
-            self.weights.append(nn.Parameter(weight))
-            self.weight_quantisers.append(method.weights(levels, weight, layer.weight.axis))
+            quantiser = method.weights(levels, weight, layer.weight.axis)
+            self.weights.append(nn.Parameter(quantiser.standing_for(weight)))
+            self.weight_quantisers.append(quantiser)
             if layer.bias is not None:
                 self.biases[str(place)] = nn.Parameter(torch.tensor(floats[layer.bias.stored]))
         read = {layer.activation: bits.activations for layer in self.layers}

@@ -94,7 +94,8 @@ def _unrounded(network: FakeQuantised) -> Iterator[None]:
 
     def through(module: nn.Module, given: tuple[Any, ...], rounded: Tensor) -> Tensor:
         del rounded
-        return _wanted(cast(Quantiser, module), given[0])
+        quantiser = cast(Quantiser, module)
+        return _wanted(quantiser, quantiser.unrounded(given[0]))
 
     quantisers = [*network.weight_quantisers, *network.activation_quantisers]
     hooks = [quantiser.register_forward_hook(through) for quantiser in quantisers]

@@ -185,3 +185,13 @@ def test_tensors_of_zeros_and_negative_steps_make_no_nan(name: str) -> None:
 def test_other_bits_are_refused(bits: int) -> None:
     with pytest.raises(ExportError, match=f"2 to 8 bits; got {bits}"):
         Levels(bits, signed=True)
+
+
+@pytest.mark.parametrize("axis", [None, 0])
+@pytest.mark.parametrize("name", TRAINED)
+def test_weights_begin_as_they_were_however_large(name: str, axis: int | None) -> None:
+    weights = torch.randn(6, 5, 3, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([0.01, 0.3, 8.0])
+    quantiser = method(name).weights(Levels(8, signed=True), weights, axis)
+    learnt = quantiser.standing_for(weights)
+    assert torch.isfinite(learnt).all()
+    torch.testing.assert_close(quantiser.unrounded(learnt), weights, rtol=1e-4, atol=1e-5)
