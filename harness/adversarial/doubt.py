@@ -34,7 +34,7 @@ from noise.adversarial.base import LINF, Budget, Labels, Pictures, levels_from_a
 from noise.seed import generator
 
 REPEATS = 5
-BASE = Budget(LINF, 2 / 255)  # where no set has such a budget
+BASE = Budget(LINF, 2 / 255)  # where no set has a budget for experiments
 LARGE = Budget(LINF, 64 / 255)
 STEPS = (1, 5, 20)
 TIMES = (2, 4)  # the least budget
@@ -100,8 +100,7 @@ def doubts(
     if not about.pictures:
         return {}
     subject = subject_of(about.made, about.pictures)
-    budgets = [Budget(each.made["norm"], each.made["epsilon"]) for each in sets]
-    base = min((each for each in budgets if each.norm == LINF), key=lambda each: each.epsilon, default=BASE)
+    base = base_of(sets)
     return {
         contender: judge_masking(
             [
@@ -112,6 +111,13 @@ def doubts(
         ).describe()
         for twin, contender in progress.over("doubt", list(pairs.items()))
     }
+
+
+def base_of(sets: Sequence[AdversarialSet]) -> Budget:
+    """The least budget in l-inf that an 8-bit picture can carry: below it, attack and noise alike change nothing."""
+    budgets = (Budget(each.made["norm"], each.made["epsilon"]) for each in sets)
+    carried = (each for each in budgets if each.norm == LINF and not each.below_a_level)
+    return min(carried, key=lambda each: each.epsilon, default=BASE)
 
 
 def _of_engine(engine: Model, output_kind: str, subject: Subject) -> list[Check]:

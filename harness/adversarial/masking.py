@@ -25,6 +25,10 @@ RANDOM_DISTANCE = 1e-4
 ALARM_POINTS = 0.2
 # A picture whose loss has so small a gradient, everywhere, gives an attack no direction.
 ZERO_GRADIENT = 1e-12
+# A difference that comes up more often where there is none is put down to chance.
+CHANCE = 0.05
+# Of fewer pictures nothing is said.
+FEW = 10
 
 Correct = npt.NDArray[np.bool_]
 
@@ -131,7 +135,7 @@ def check_queries(budget: str, by_gradient: Correct, by_queries: Correct) -> Che
     else:
         # One picture of a hundred is a point: it takes five, net, for chance to be out of the question (sign test).
         other = int((by_queries & ~by_gradient).sum())
-        outcome = FAILED if _sign_test(only, other) < 0.05 else OPEN
+        outcome = FAILED if _sign_test(only, other) < CHANCE else OPEN
     return Check(
         f"queries against gradients, {budget}",
         outcome,
@@ -170,20 +174,29 @@ def check_unbounded(budget: str, robust: float, n: int) -> Check:
 def check_random_noise(by_noise: Correct, by_attack: Correct, clean: Correct, budget: str) -> Check:
     """Whether the attack is much stronger than noise of the same size.
 
+    An attack that breaks all there is has nothing to show beside noise. Else it must break more than twice as many,
+    and chance must not explain the difference; noise that breaks more than the attack, beyond chance, is the alarm.
+
     Args:
         by_noise, by_attack, clean: [n], pictures right under random noise, under the attack, and without either.
         budget: of both.
     """
     right = int(clean.sum())
     noise, attack = int((clean & ~by_noise).sum()), int((clean & ~by_attack).sum())
-    outcome = FAILED if attack <= 2 * noise and attack < right else PASSED
-    if right < 10:
+    only_noise = int((clean & ~by_noise & by_attack).sum())
+    only_attack = int((clean & ~by_attack & by_noise).sum())
+    if right < FEW:
         outcome = OPEN
+    elif _sign_test(only_noise, only_attack) < CHANCE:
+        outcome = FAILED
+    else:
+        stronger = attack > 2 * noise and _sign_test(only_attack, only_noise) < CHANCE
+        outcome = PASSED if attack == right or stronger else OPEN
     return Check(
         "random noise",
         outcome,
         f"at {budget} random noise breaks {noise} of {right} pictures, the attack {attack}",
-        {"n": right, "noise": noise, "attack": attack},
+        {"n": right, "noise": noise, "attack": attack, "only_noise": only_noise, "only_attack": only_attack},
     )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from harness.adversarial.doubt import base_of
 from harness.adversarial.masking import (
     FAILED,
     GENUINE,
@@ -22,6 +25,8 @@ from harness.adversarial.masking import (
     check_unbounded,
     judge_masking,
 )
+from harness.adversarial.sets import AdversarialSet
+from noise.adversarial.base import budget_from_text
 
 
 def check(outcome: str) -> Check:
@@ -94,10 +99,13 @@ def test_a_budget_that_hides_everything_leaves_nothing_standing(robust: float, o
     ("noise", "attack", "outcome"),
     [
         (1, 18, PASSED),
-        (0, 1, PASSED),  # hardly anything falls, but to the attack alone
-        (9, 10, FAILED),
+        (0, 5, PASSED),
+        (0, 1, OPEN),  # one picture is chance
+        (0, 0, OPEN),  # nothing falls to either: there is nothing to compare
+        (9, 10, OPEN),
+        (8, 15, OPEN),  # better than noise, and not far better
+        (12, 4, FAILED),  # noise finds what the attack does not
         (20, 20, PASSED),  # the model is broken by anything, and the attack has found all there is
-        (0, 0, FAILED),  # an attack that is no better than noise says nothing
     ],
 )
 def test_an_attack_is_far_stronger_than_noise_of_its_size(noise: int, attack: int, outcome: str) -> None:
@@ -106,5 +114,22 @@ def test_an_attack_is_far_stronger_than_noise_of_its_size(noise: int, attack: in
     assert check_random_noise(by_noise, by_attack, clean, "linf:2/255").outcome == outcome
 
 
+def test_noise_that_breaks_other_pictures_is_compared_picture_by_picture() -> None:
+    clean = np.ones(20, bool)
+    by_noise, by_attack = np.arange(20) >= 3, np.arange(20) < 12  # 3 fall to noise, and 8 others to the attack
+    found = check_random_noise(by_noise, by_attack, clean, "linf:2/255")
+    assert (found.numbers["only_noise"], found.numbers["only_attack"]) == (3, 8)
+    assert found.outcome == OPEN
+
+
 def test_too_few_right_pictures_leave_the_comparison_with_noise_open() -> None:
     assert check_random_noise(np.ones(9, bool), np.zeros(9, bool), np.ones(9, bool), "linf:2/255").outcome == OPEN
+
+
+def test_experiments_are_made_within_the_least_budget_that_an_8_bit_picture_carries(tmp_path: Path) -> None:
+    def made(*budgets: str) -> list[AdversarialSet]:
+        each = [budget_from_text(text) for text in budgets]
+        return [AdversarialSet(tmp_path, {"norm": one.norm, "epsilon": one.epsilon}, {}) for one in each]
+
+    assert base_of(made("8/255", "0.5/255", "4/255", "l2:0.5")).name == "linf:4/255"
+    assert base_of(made("0.5/255", "l2:0.5")).name == "linf:2/255"
