@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from exporters.twin.gate import gate_from_logits
-from harness.adversarial.make import TOGETHER, pictures_of
+from harness.adversarial.make import TOGETHER, parts_of, pictures_of
 from harness.adversarial.masking import (
     Check,
+    Correct,
+    Sides,
     check_gradients,
     check_monotone,
+    check_not_made,
     check_output,
     check_queries,
     check_random_noise,
@@ -22,14 +26,15 @@ from harness.adversarial.masking import (
     check_unbounded,
     judge_masking,
 )
-from harness.adversarial.metrics import survived
+from harness.adversarial.metrics import CLEAN, survived
 from harness.adversarial.models import TWIN, Model
 from harness.adversarial.sets import ADVERSARIAL, AdversarialSet
 from harness.plan import INTEGER, Plan
 from harness.progress import Progress
-from harness.registry import attack_from_text
-from harness.report.cells import cells_from_store
+from harness.registry import attack_from_text, attack_needs
+from harness.report.cells import Cell, cells_from_store
 from harness.store import Store
+from noise.adversarial import GRADIENT
 from noise.adversarial.base import LINF, Budget, Labels, Pictures, levels_from_attacked
 from noise.seed import generator
 
@@ -37,6 +42,7 @@ REPEATS = 5
 BASE = Budget(LINF, 2 / 255)  # where no set has a budget for experiments
 LARGE = Budget(LINF, 64 / 255)
 STEPS = (1, 5, 20)
+CONTROL = "random-noise"  # a row of attacks that searches for nothing
 TIMES = (2, 4)  # the least budget
 
 
@@ -101,12 +107,13 @@ def doubts(
         return {}
     subject = subject_of(about.made, about.pictures)
     base = base_of(sets)
+    answers = answers_from_store(about.measured)
     return {
         contender: judge_masking(
             [
                 *_of_engine(sources[contender], about.made.artifact.output_kind, subject),
                 *_of_twin(sources[twin], sources[contender], subject, base),
-                *_queries_against_gradients(contender, about.measured, sets),
+                *_queries_against_gradients(contender, answers, sets),
             ]
         ).describe()
         for twin, contender in progress.over("doubt", list(pairs.items()))
@@ -176,21 +183,80 @@ def _noise(subject: Subject, budget: Budget) -> Pictures:
     return np.clip(moved, 0, 1).astype(np.float32)
 
 
-def _queries_against_gradients(contender: str, measured: Store, sets: Sequence[AdversarialSet]) -> list[Check]:
-    """For every budget of which there are sets of both kinds: from twins, and made by asking this engine."""
-    cells = cells_from_store(measured)
-    conditions = {each["name"]: each["cells"] for each in measured.read_json("run.json")["identity"]["conditions"]}
-    checks = []
+@dataclass(frozen=True)
+class Answers:
+    """What the run of the sets has measured.
+
+    Args:
+        cells: key -> answers.
+        clean: contender -> key, without an attack.
+        under: name of a set -> contender -> key.
+    """
+
+    cells: Mapping[str, Cell]
+    clean: Mapping[str, str]
+    under: Mapping[str, Mapping[str, str]]
+
+    def standing(self, contender: str, sets: Sequence[AdversarialSet]) -> Correct:
+        """[n]: pictures that a contender reads right without an attack and under every one of the sets."""
+        keys = [self.clean[contender], *(self.under[each.name][contender] for each in sets)]
+        return survived([self.cells[key] for key in keys]) > 0
+
+
+def answers_from_store(measured: Store) -> Answers:
+    """The answers of a finished run with adversarial sets and clean pictures."""
+    conditions = measured.read_json("run.json")["identity"]["conditions"]
+    clean = next(each["cells"] for each in conditions if each["noise"] == CLEAN)
+    attacked = {Path(each["folder"]).name: each["cells"] for each in conditions if each["noise"] == ADVERSARIAL}
+    return Answers(cells_from_store(measured), clean, attacked)
+
+
+def _queries_against_gradients(contender: str, answers: Answers, sets: Sequence[AdversarialSet]) -> list[Check]:
+    """A check for every budget; where one kind of attack is missing, or no 8-bit picture carries it, it is not made."""
+    sides, not_made = [], []
     for budget in dict.fromkeys(each.made["budget"] for each in sets):
         here = [each for each in sets if each.made["budget"] == budget]
-        groups = (
-            [each for each in here if each.made["source"]["kind"] == TWIN],
-            [each for each in here if each.made["source"]["name"] == contender and not each.made["start"]],
-        )
-        if all(groups):
-            by_gradient, by_queries = (
-                survived([cells[conditions[f"{ADVERSARIAL}:{each.name}"][contender]] for each in group]) > 0
-                for group in groups
+        gradients = [each for each in here if _follows_gradients(each)]
+        asking = [each for each in here if _asks(each, contender)]
+        reason = _nothing_to_compare(here[0].made["below_a_level"], gradients, asking)
+        if reason:
+            not_made.append(check_not_made(f"queries against gradients, {budget}", reason))
+            continue
+        spent = [entry["queries"] for each in asking for entry in each.entries.values() if "queries" in entry]
+        most, median = max(spent, default=0), np.median(spent or [0])
+        sides.append(
+            Sides(
+                budget,
+                answers.standing(contender, gradients),
+                answers.standing(contender, asking),
+                _named(gradients),
+                f"{_named(asking)}; {most:,} queries for a picture at most, {median:,.0f} in the median",
+                most,
             )
-            checks.append(check_queries(budget, by_gradient, by_queries))
-    return checks
+        )
+    return [*check_queries(sides), *not_made]
+
+
+def _follows_gradients(each: AdversarialSet) -> bool:
+    """Whether nothing but gradients made it: a cascade that ends in a search on the twin says nothing of them alone."""
+    parts = parts_of(each.made["attack"])
+    return each.made["source"]["kind"] == TWIN and all(attack_needs(part) == GRADIENT for part in parts)
+
+
+def _asks(each: AdversarialSet, contender: str) -> bool:
+    """Whether a search on this very engine made it, from nothing. Noise without a direction is none."""
+    parts = parts_of(each.made["attack"])
+    searches = all(attack_needs(part) != GRADIENT and part.partition(":")[0] != CONTROL for part in parts)
+    return each.made["source"]["name"] == contender and not each.made["start"] and searches
+
+
+def _nothing_to_compare(below_a_level: bool, gradients: Sequence[Any], asking: Sequence[Any]) -> str:
+    if below_a_level:
+        return "no 8-bit picture but the original lies within this budget"
+    if not gradients:
+        return "no set of this budget was made by following gradients and nothing else"
+    return "" if asking else "no set of this budget was made by asking this engine"
+
+
+def _named(sets: Sequence[AdversarialSet]) -> str:
+    return ", ".join(dict.fromkeys(each.made["attack"] for each in sets))

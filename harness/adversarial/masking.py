@@ -27,6 +27,8 @@ ALARM_POINTS = 0.2
 ZERO_GRADIENT = 1e-12
 # A difference that comes up more often where there is none is put down to chance.
 CHANCE = 0.05
+# A search that was given fewer queries for a picture has hardly begun (Square's mean on an undefended network is 73).
+ENOUGH_QUERIES = 100
 # Of fewer pictures nothing is said.
 FEW = 10
 
@@ -118,29 +120,78 @@ def check_gradients(norms: npt.NDArray[np.float64]) -> Check:
     )
 
 
-def check_queries(budget: str, by_gradient: Correct, by_queries: Correct) -> Check:
-    """Whether asking breaks pictures that following gradients left standing.
+def check_not_made(name: str, reason: str) -> Check:
+    """A check for which something is missing: that is no pass."""
+    return Check(name, OPEN, f"not made: {reason}", {})
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Both kinds of attack within one budget, on the same pictures.
 
     Args:
         budget: of both.
-        by_gradient: [n], pictures that the engine reads right under every transferred set.
-        by_queries: [n], under every set that was made by asking it.
+        by_gradient: [n], pictures that the engine reads right without an attack and under every set of attacks that
+            follow gradients.
+        by_queries: [n], the same under every set that was made by asking it.
+        gradients, asked: these attacks, in words.
+        queries: the most that one picture was given.
     """
-    n = len(by_gradient)
-    left, asked = int(by_gradient.sum()), int(by_queries.sum())
-    only = int((by_gradient & ~by_queries).sum())
+
+    budget: str
+    by_gradient: Correct
+    by_queries: Correct
+    gradients: str
+    asked: str
+    queries: int
+
+    @property
+    def only_by_queries(self) -> int:
+        """Pictures that asking alone breaks."""
+        return int((self.by_gradient & ~self.by_queries).sum())
+
+    @property
+    def chance(self) -> float:
+        """How likely asking breaks so many more where neither kind is stronger (sign test, one-sided)."""
+        return _sign_test(self.only_by_queries, int((self.by_queries & ~self.by_gradient).sum()))
+
+
+def check_queries(sides: Sequence[Sides]) -> list[Check]:
+    """Whether asking breaks pictures that following gradients left standing; a check for each budget.
+
+    One picture of a hundred is a point already, and one budget of many comes out by chance: the alarm is beyond chance
+    over all budgets (Holm, 1979). Five pictures to none are, six to one are not. Few queries that break nothing more
+    say nothing.
+    """
+    chances = _holm([each.chance for each in sides])
+    return [_of_sides(each, chance) for each, chance in zip(sides, chances, strict=True)]
+
+
+def _of_sides(sides: Sides, chance: float) -> Check:
+    n = len(sides.by_gradient)
+    left, asked = int(sides.by_gradient.sum()), int(sides.by_queries.sum())
     points = 100 * (left - asked) / n if n else 0.0
+    few = bool(left) and sides.queries < ENOUGH_QUERIES
     if points <= ALARM_POINTS:
-        outcome = PASSED
+        outcome = OPEN if few else PASSED
+    elif chance < CHANCE:
+        outcome = FAILED
     else:
-        # One picture of a hundred is a point: it takes five, net, for chance to be out of the question (sign test).
-        other = int((by_queries & ~by_gradient).sum())
-        outcome = FAILED if _sign_test(only, other) < CHANCE else OPEN
+        outcome = OPEN
     return Check(
-        f"queries against gradients, {budget}",
+        f"queries against gradients, {sides.budget}",
         outcome,
-        f"{left} of {n} pictures stand against gradients, {asked} against queries ({points:+.1f} points)",
-        {"n": n, "gradients": left, "queries": asked, "only_by_queries": only, "limit_points": ALARM_POINTS},
+        f"{left} of {n} pictures stand against gradients ({sides.gradients}), {asked} against queries ({sides.asked}): "
+        f"{points:+.1f} points" + ("; so few queries say little" if few and outcome == OPEN else ""),
+        {
+            "n": n,
+            "gradients": left,
+            "queries": asked,
+            "only_by_queries": sides.only_by_queries,
+            "chance": chance,
+            "queries_per_picture": sides.queries,
+            "limit_points": ALARM_POINTS,
+        },
     )
 
 
@@ -204,3 +255,12 @@ def _sign_test(more: int, fewer: int) -> float:
     """One-sided: how likely at least ``more`` of so many coins come up heads."""
     total = more + fewer
     return sum(math.comb(total, k) for k in range(more, total + 1)) / 2**total if total else 1.0
+
+
+def _holm(chances: Sequence[float]) -> list[float]:
+    """Each probability as one of so many (Holm, 1979)."""
+    adjusted, so_far = [0.0] * len(chances), 0.0
+    for rank, index in enumerate(sorted(range(len(chances)), key=lambda each: chances[each])):
+        so_far = max(so_far, min(1.0, (len(chances) - rank) * chances[index]))
+        adjusted[index] = so_far
+    return adjusted

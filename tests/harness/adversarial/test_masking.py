@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.adversarial.doubt import base_of
+from harness.adversarial.doubt import Answers, _asks, _follows_gradients, _queries_against_gradients, base_of
 from harness.adversarial.masking import (
     FAILED,
     GENUINE,
@@ -16,6 +16,7 @@ from harness.adversarial.masking import (
     PASSED,
     UNDECIDED,
     Check,
+    Sides,
     check_gradients,
     check_monotone,
     check_output,
@@ -25,6 +26,7 @@ from harness.adversarial.masking import (
     check_unbounded,
     judge_masking,
 )
+from harness.adversarial.models import ENGINE, TWIN
 from harness.adversarial.sets import AdversarialSet
 from noise.adversarial.base import budget_from_text
 
@@ -68,18 +70,91 @@ def test_pictures_without_a_gradient_are_counted(zero: int, outcome: str) -> Non
     assert check_gradients(np.array([0.0] * zero + [0.1] * (10 - zero))).outcome == outcome
 
 
+def sides(gradients: int, queries: int, asked: int = 1000) -> Sides:
+    """Of 40 pictures the first ones stand."""
+    by_gradient, by_queries = (np.arange(40) < each for each in (gradients, queries))
+    return Sides("linf:2/255", by_gradient, by_queries, "pgd", "square", asked)
+
+
 @pytest.mark.parametrize(
     ("gradients", "queries", "outcome"),
     [
         (0, 30, PASSED),  # following gradients is stronger, as it should be
         (20, 20, PASSED),
         (20, 18, OPEN),  # two pictures: more than 0.2 points, and chance
+        (20, 15, FAILED),  # five to none
         (20, 10, FAILED),
     ],
 )
 def test_queries_that_break_what_gradients_left_are_the_alarm(gradients: int, queries: int, outcome: str) -> None:
-    by_gradient, by_queries = (np.arange(40) < each for each in (gradients, queries))
-    assert check_queries("linf:2/255", by_gradient, by_queries).outcome == outcome
+    (found,) = check_queries([sides(gradients, queries)])
+    assert found.outcome == outcome
+
+
+def test_five_more_are_no_alarm_where_others_fall_to_gradients_alone() -> None:
+    by_gradient, by_queries = np.arange(40) < 20, (np.arange(40) >= 6) & (np.arange(40) < 21)  # 6 to 1
+    (found,) = check_queries([Sides("linf:2/255", by_gradient, by_queries, "pgd", "square", 1000)])
+    assert (found.numbers["only_by_queries"], found.outcome) == (6, OPEN)
+
+
+def test_one_alarm_among_several_budgets_must_be_beyond_the_chance_of_all() -> None:
+    quiet = [sides(20, 20)] * 3
+    assert check_queries([sides(20, 15), *quiet])[0].outcome == OPEN
+    assert check_queries([sides(20, 12), *quiet])[0].outcome == FAILED
+    assert check_queries([sides(20, 15), *quiet])[0].numbers["chance"] == pytest.approx(4 / 2**5)
+
+
+@pytest.mark.parametrize(
+    ("gradients", "queries", "outcome"),
+    [
+        (20, 20, OPEN),  # hardly asked
+        (0, 20, PASSED),  # nothing was left to break
+        (20, 10, FAILED),  # so few, and they break what gradients do not
+    ],
+)
+def test_few_queries_that_break_nothing_more_say_nothing(gradients: int, queries: int, outcome: str) -> None:
+    assert check_queries([sides(gradients, queries, asked=99)])[0].outcome == outcome
+
+
+def stored(tmp_path: Path, attack: str, source: str, kind: str, **made: object) -> AdversarialSet:
+    """A set as it is described, without pictures."""
+    like = {"attack": attack, "source": {"name": source, "kind": kind}, "start": None, **made}
+    return AdversarialSet(tmp_path, like, {})
+
+
+def test_what_counts_as_asking_and_as_following_gradients(tmp_path: Path) -> None:
+    transferred = stored(tmp_path, "pgd:steps=20", "twin", TWIN)
+    cascade = stored(tmp_path, "autoattack", "twin", TWIN)  # ends in Square on the twin
+    asked = stored(tmp_path, "square:queries=100", "ort-cpu:fp32", ENGINE)
+    control = stored(tmp_path, "random-noise:queries=500", "ort-cpu:fp32", ENGINE)
+    refined = stored(tmp_path, "square", "ort-cpu:fp32", ENGINE, start={"name": "other"})
+    every = (transferred, cascade, asked, control, refined)
+    assert [_follows_gradients(each) for each in every] == [True, False, False, False, False]
+    assert [_asks(each, "ort-cpu:fp32") for each in every] == [False, False, True, False, False]
+    assert not _asks(asked, "ort-cpu:integer")
+
+
+@pytest.mark.parametrize(
+    ("sources", "below", "reason"),
+    [
+        (("twin",), False, "by asking this engine"),
+        (("ort-cpu:fp32",), False, "by following gradients"),
+        (("twin", "ort-cpu:fp32"), True, "no 8-bit picture"),
+    ],
+)
+def test_a_comparison_for_which_a_side_is_missing_is_a_row_and_no_pass(
+    tmp_path: Path, sources: tuple[str, ...], below: bool, reason: str
+) -> None:
+    described = {"twin": ("pgd", TWIN), "ort-cpu:fp32": ("square", ENGINE)}
+    sets = [
+        stored(tmp_path, attack, source, kind, budget="linf:2/255", below_a_level=below)
+        for source, (attack, kind) in described.items()
+        if source in sources
+    ]
+    (found,) = _queries_against_gradients("ort-cpu:fp32", Answers({}, {}, {}), sets)
+    assert found.outcome == OPEN
+    assert found.name == "queries against gradients, linf:2/255"
+    assert reason in found.evidence
 
 
 @pytest.mark.parametrize(
