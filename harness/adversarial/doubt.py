@@ -23,8 +23,11 @@ from harness.adversarial.masking import (
     check_queries,
     check_random_noise,
     check_randomness,
+    check_sets,
+    check_steps,
     check_unbounded,
     judge_masking,
+    silenced,
 )
 from harness.adversarial.metrics import CLEAN, survived
 from harness.adversarial.models import TWIN, Model
@@ -41,7 +44,8 @@ from noise.seed import generator
 REPEATS = 5
 BASE = Budget(LINF, 2 / 255)  # where no set has a budget for experiments
 LARGE = Budget(LINF, 64 / 255)
-STEPS = (1, 5, 20)
+WHOLE_STEPS = 20
+STEPS = (1, 5, WHOLE_STEPS, 2 * WHOLE_STEPS)
 CONTROL = "random-noise"  # a row of attacks that searches for nothing
 TIMES = (2, 4)  # the least budget
 
@@ -53,11 +57,13 @@ class Doubts:
     Args:
         measured: the run of the sets.
         made: its plan.
+        twins: twin -> how well it speaks for its engine, as `parities` found.
         pictures: how many to experiment on; 0 for none.
     """
 
     measured: Store
     made: Plan
+    twins: Mapping[str, Any]
     pictures: int
 
 
@@ -106,18 +112,23 @@ def doubts(
     if not about.pictures:
         return {}
     subject = subject_of(about.made, about.pictures)
-    base = base_of(sets)
     answers = answers_from_store(about.measured)
-    return {
-        contender: judge_masking(
-            [
-                *_of_engine(sources[contender], about.made.artifact.output_kind, subject),
-                *_of_twin(sources[twin], sources[contender], subject, base),
-                *_queries_against_gradients(contender, answers, sets),
-            ]
-        ).describe()
-        for twin, contender in progress.over("doubt", list(pairs.items()))
-    }
+    base = base_of(sets)
+    at_base = [each for each in sets if each.made["budget"] == base.name]
+    places = answers.places(subject.ids)
+    verdicts = {}
+    for twin, contender in progress.over("doubt", list(pairs.items())):
+        engine = sources[contender]
+        by_sets = answers.standing(contender, at_base)[places] if at_base else None
+        followed = [
+            *_of_twin(sources[twin], engine, subject, base, by_sets),
+            *_queries_against_gradients(contender, answers, sets),
+        ]
+        if not about.twins[twin]["speaks"]:
+            followed = [silenced(each) for each in followed]
+        own = _of_engine(engine, about.made.artifact.output_kind, subject)
+        verdicts[contender] = judge_masking([*own, *followed]).describe()
+    return verdicts
 
 
 def base_of(sets: Sequence[AdversarialSet]) -> Budget:
@@ -132,31 +143,34 @@ def _of_engine(engine: Model, output_kind: str, subject: Subject) -> list[Check]
     return [check_randomness(answers), check_output(output_kind, answers[0])]
 
 
-def _of_twin(twin: Any, engine: Model, subject: Subject, base: Budget) -> list[Check]:
-    """What following the gradients of the twin comes to; random noise and the attack are compared on the engine."""
-    sizes = twin.gradient_sizes(subject.pictures, subject.labels)
+def _of_twin(twin: Any, engine: Model, subject: Subject, base: Budget, by_sets: Correct | None) -> list[Check]:
+    """What following the gradients of the twin comes to; noise, sets and the attack are compared on the engine.
+
+    Args:
+        by_sets: [n], which pictures stand on the engine under every set of the base budget.
+    """
     n = len(subject.labels)
+    right, clean = (_right(model, subject.pictures, subject) for model in (twin, engine))
 
     def standing(budget: Budget, steps: int) -> float:
-        return float(_right(twin, _pgd(twin, subject, budget, f"steps={steps},early=true"), subject).mean())
+        attacked = _pgd(twin, subject, budget, f"steps={steps},early=true")
+        return float((right & _right(twin, attacked, subject)).mean())
 
-    whole = _pgd(twin, subject, base, f"steps={STEPS[-1]}")
-    at_base = float(_right(twin, whole, subject).mean())
+    whole = _pgd(twin, subject, base, f"steps={WHOLE_STEPS}")
+    at_base = float((right & _right(twin, whole, subject)).mean())
     by_epsilon = {base.name: at_base}
     for each in (Budget(LINF, min(1.0, base.epsilon * times)) for times in TIMES):
-        by_epsilon[each.name] = standing(each, STEPS[-1])
-    by_steps = {f"{steps} steps": standing(base, steps) for steps in STEPS[:-1]} | {f"{STEPS[-1]} steps": at_base}
-    attacked = levels_from_attacked(whole, subject.levels, base)
-    noisy = levels_from_attacked(_noise(subject, base), subject.levels, base)
-    clean = _right(engine, subject.pictures, subject)
+        by_epsilon[each.name] = standing(each, WHOLE_STEPS)
+    by_steps = {steps: at_base if steps == WHOLE_STEPS else standing(base, steps) for steps in STEPS}
+    given = (levels_from_attacked(each, subject.levels, base) for each in (_noise(subject, base), whole))
+    by_noise, by_attack = (clean & _right(engine, _given(levels), subject) for levels in given)
     return [
-        check_gradients(sizes),
+        check_gradients(twin.gradient_sizes(subject.pictures, subject.labels)),
         check_monotone("epsilon", by_epsilon, n),
-        check_monotone("steps", by_steps, n),
-        check_unbounded(LARGE.name, standing(LARGE, STEPS[-1]), n),
-        check_random_noise(
-            _right(engine, _given(noisy), subject), _right(engine, _given(attacked), subject), clean, base.name
-        ),
+        check_steps(by_steps, n),
+        check_unbounded(LARGE.name, standing(LARGE, WHOLE_STEPS), n),
+        check_random_noise(by_noise, by_attack, clean, base.name),
+        check_sets(base.name, by_attack, by_sets),
     ]
 
 
@@ -191,11 +205,18 @@ class Answers:
         cells: key -> answers.
         clean: contender -> key, without an attack.
         under: name of a set -> contender -> key.
+        ids: of all pictures, in the order of a cell's answers.
     """
 
     cells: Mapping[str, Cell]
     clean: Mapping[str, str]
     under: Mapping[str, Mapping[str, str]]
+    ids: Sequence[str]
+
+    def places(self, ids: Sequence[str]) -> list[int]:
+        """Where pictures are among all."""
+        place = {each: at for at, each in enumerate(self.ids)}
+        return [place[each] for each in ids]
 
     def standing(self, contender: str, sets: Sequence[AdversarialSet]) -> Correct:
         """[n]: pictures that a contender reads right without an attack and under every one of the sets."""
@@ -208,7 +229,8 @@ def answers_from_store(measured: Store) -> Answers:
     conditions = measured.read_json("run.json")["identity"]["conditions"]
     clean = next(each["cells"] for each in conditions if each["noise"] == CLEAN)
     attacked = {Path(each["folder"]).name: each["cells"] for each in conditions if each["noise"] == ADVERSARIAL}
-    return Answers(cells_from_store(measured), clean, attacked)
+    ids = measured.columns("select distinct sample from records order by sample")["sample"]
+    return Answers(cells_from_store(measured), clean, attacked, [str(each) for each in ids])
 
 
 def _queries_against_gradients(contender: str, answers: Answers, sets: Sequence[AdversarialSet]) -> list[Check]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -125,6 +125,11 @@ def check_not_made(name: str, reason: str) -> Check:
     return Check(name, OPEN, f"not made: {reason}", {})
 
 
+def silenced(check: Check) -> Check:
+    """What a twin says that does not speak for the engine: neither a sign of masking nor of its absence."""
+    return replace(check, outcome=OPEN, evidence=f"the twin does not speak for this engine; {check.evidence}")
+
+
 @dataclass(frozen=True)
 class Sides:
     """Both kinds of attack within one budget, on the same pictures.
@@ -208,6 +213,48 @@ def check_monotone(what: str, robust: Mapping[str, float], n: int) -> Check:
     outcome = PASSED if rise * n <= 1 + 1e-9 else FAILED if rise * n > 3 else OPEN
     listed = ", ".join(f"{value:.0%} at {key}" for key, value in robust.items())
     return Check(f"monotone in {what}", outcome, f"robust accuracy: {listed}", {"robust": dict(robust), "n": n})
+
+
+def check_steps(robust: Mapping[int, float], n: int) -> Check:
+    """Whether more steps never help the model, and the last doubling of them hardly breaks more.
+
+    Args:
+        robust: steps -> robust accuracy, 0 to 1, the least first; the last two are apart by a factor of two.
+        n: pictures.
+    """
+    found = check_monotone("steps", {f"{steps} steps": each for steps, each in robust.items()}, n)
+    before, last = list(robust.values())[-2:]
+    more = round((before - last) * n)
+    if found.outcome != PASSED or more <= 1:
+        return found
+    return replace(
+        found,
+        outcome=OPEN,
+        evidence=f"{found.evidence}; the last doubling of steps still breaks {more} pictures more",
+    )
+
+
+def check_sets(budget: str, by_own: Correct, by_sets: Correct | None) -> Check:
+    """Whether the attacks of a report are as strong as the one that doubts make by themselves.
+
+    Args:
+        budget: of both.
+        by_own: [n], pictures right without an attack and under the doubts' own.
+        by_sets: [n], the same pictures under every set of the budget; ``None`` where there is no such set.
+    """
+    name = "sets no weaker than the doubts' own attack"
+    if by_sets is None:
+        return check_not_made(name, f"no set has the budget {budget}")
+    only_own, only_sets = int((by_sets & ~by_own).sum()), int((by_own & ~by_sets).sum())
+    weaker = _sign_test(only_own, only_sets) < CHANCE
+    n, sets, own = len(by_own), int(by_sets.sum()), int(by_own.sum())
+    return Check(
+        name,
+        OPEN if weaker else PASSED,
+        f"at {budget} {sets} of {n} pictures stand against the sets, {own} against the doubts' own PGD"
+        + ("; the attacks of the report are too weak" if weaker else ""),
+        {"n": n, "sets": sets, "own": own, "only_by_own": only_own},
+    )
 
 
 def check_unbounded(budget: str, robust: float, n: int) -> Check:

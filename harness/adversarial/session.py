@@ -117,7 +117,7 @@ def attack(request: Request, recipe: Recipe, out: Path, speed: Speed, progress: 
             sets = _make(request, sources, made, out, progress)
             twins = parities(sources, pairs, made)
             measured = _measured(recipe, sets, out, speed, progress)
-            masking = doubts(sources, pairs, sets, Doubts(measured, made, request.doubted), progress)
+            masking = doubts(sources, pairs, sets, Doubts(measured, made, twins, request.doubted), progress)
     return Outcome(robustness_from_store(measured), twins, masking)
 
 

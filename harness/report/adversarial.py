@@ -22,6 +22,7 @@ from harness.store import Store
 HTML, JSON = "attack.html", "attack.json"
 ATTACK_VERSION = 1
 WORST = "worst of all"
+STRANGER = "*"  # behind a set from a twin that does not speak for its engine
 
 
 def write_attack(outcome: Outcome, store: Store) -> Path:
@@ -51,9 +52,9 @@ def terminal_attack(outcome: Outcome) -> Group:
         for each in budget.sets:
             cells = [_bare(each.contenders[name].robust) for name in names]
             asked = f"{each.on_source.total_queries:,}" if each.on_source.queries else "-"
-            listed.add_row(_set_text(each), _bare(each.on_source.stored), *cells, asked)
+            listed.add_row(_set_text(each, outcome), _bare(each.on_source.stored), *cells, asked)
         listed.add_row(WORST, "", *(_bare(budget.worst[name].robust) for name in names), "")
-        parts += [listed, Text()]
+        parts += [listed, *(Text(note) for note in _footnotes(budget, outcome)), Text()]
     parts += [Text(f"- {line}") for line in headline(outcome)]
     parts += [Text(f"warning: {text}", style="yellow") for _, text in warnings(outcome)]
     return Group(*parts)
@@ -112,10 +113,22 @@ def _short(name: str, outcome: Outcome) -> str:
     return version(name) if len(engines) == 1 else name
 
 
-def _set_text(each: SetResult) -> str:
+def _set_text(each: SetResult, outcome: Outcome) -> str:
     start = each.made["start"]
     first = f"{start['made']['attack']}, then " if start else ""
-    return f"{first}{each.made['attack']} on {each.made['source']['name']}"
+    return f"{first}{each.made['attack']} on {each.made['source']['name']}{'' if _speaks(each, outcome) else STRANGER}"
+
+
+def _speaks(each: SetResult, outcome: Outcome) -> bool:
+    """Whether a set was made on no twin that lacks parity with its engine; that of a surrogate has none."""
+    gate = outcome.twins.get(each.made["source"]["name"])
+    return gate is None or bool(gate["speaks"])
+
+
+def _footnotes(budget: BudgetResult, outcome: Outcome) -> list[str]:
+    if all(_speaks(each, outcome) for each in budget.sets):
+        return []
+    return [f"{STRANGER} made on a twin that does not speak for its engine: a good twin might have found more"]
 
 
 def _queries(source: OnSource) -> str:
@@ -155,7 +168,7 @@ def _budget(budget: BudgetResult, outcome: Outcome) -> str:
         *(f"{engine}: integer minus fp32, points" for engine in engines),
         *(f"{engine}: falls on fp32 / integer alone" for engine in engines),
     ]
-    lines = [("", _line(each, names, engines)) for each in budget.sets]
+    lines = [("", [escape(_set_text(each, outcome)), *_line(each, names, engines)]) for each in budget.sets]
     gaps = [budget.worst_gaps[engine] for engine in engines]
     worst = [f"<b>{WORST}</b>", "", "", *(_share(budget.worst[name].robust) for name in names)]
     worst += [*(points(gap.difference) for gap in gaps)]
@@ -164,7 +177,9 @@ def _budget(budget: BudgetResult, outcome: Outcome) -> str:
         f"<h2>{escape(budget.budget)}</h2><p>Right answers of all pictures. Every set was given to every contender: "
         "rows are sources, columns targets. <b>At source</b> is the model that was attacked, before and after the "
         "picture was rounded to 8 bits. A picture survives the worst of all if it is right in every set.</p>"
-        f"{table(header, [*lines, ('all', worst)])}{_conditional(budget, outcome)}"
+        f"{table(header, [*lines, ('all', worst)])}"
+        + "".join(f"<p class='soft'>{escape(note)}</p>" for note in _footnotes(budget, outcome))
+        + _conditional(budget, outcome)
     )
 
 
@@ -172,7 +187,6 @@ def _line(each: SetResult, names: tuple[str, ...], engines: list[str]) -> list[s
     source = each.on_source
     gaps = [each.gaps[engine] for engine in engines]
     return [
-        escape(_set_text(each)),
         _share(source.attacked),
         _share(source.stored),
         *(_share(each.contenders[name].robust) for name in names),
@@ -189,7 +203,7 @@ def _conditional(budget: BudgetResult, outcome: Outcome) -> str:
         return [text for name in names for text in (_counted(left[name].conditional), _counted(left[name].common))]
 
     header = ["attack on source", *(text for name in names for text in (f"{name}: AR", "on common pictures"))]
-    lines = [("", [escape(_set_text(each)), *cells(each.contenders)]) for each in budget.sets]
+    lines = [("", [escape(_set_text(each, outcome)), *cells(each.contenders)]) for each in budget.sets]
     return (
         "<details><summary>AR: of the pictures that are right without an attack</summary><p>As RobustART defines it, "
         "for each contender on its own such pictures, and on those that all contenders read right.</p>"

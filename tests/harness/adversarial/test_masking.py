@@ -23,6 +23,8 @@ from harness.adversarial.masking import (
     check_queries,
     check_random_noise,
     check_randomness,
+    check_sets,
+    check_steps,
     check_unbounded,
     judge_masking,
 )
@@ -151,7 +153,7 @@ def test_a_comparison_for_which_a_side_is_missing_is_a_row_and_no_pass(
         for source, (attack, kind) in described.items()
         if source in sources
     ]
-    (found,) = _queries_against_gradients("ort-cpu:fp32", Answers({}, {}, {}), sets)
+    (found,) = _queries_against_gradients("ort-cpu:fp32", Answers({}, {}, {}, ()), sets)
     assert found.outcome == OPEN
     assert found.name == "queries against gradients, linf:2/255"
     assert reason in found.evidence
@@ -163,6 +165,31 @@ def test_a_comparison_for_which_a_side_is_missing_is_a_row_and_no_pass(
 )
 def test_more_must_not_help_the_model(robust: dict[str, float], outcome: str) -> None:
     assert check_monotone("epsilon", robust, 20).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("robust", "outcome"),
+    [
+        ({1: 0.9, 20: 0.2, 40: 0.15}, PASSED),
+        ({1: 0.9, 20: 0.6, 40: 0.5}, OPEN),  # every doubling still breaks two pictures
+        ({1: 0.1, 20: 0.6, 40: 0.5}, FAILED),
+    ],
+)
+def test_an_attack_by_steps_has_converged_or_leaves_the_verdict_open(robust: dict[int, float], outcome: str) -> None:
+    assert check_steps(robust, 20).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("by_sets", "by_own", "outcome"),
+    [(5, 5, PASSED), (5, 12, PASSED), (8, 5, PASSED), (10, 5, OPEN), (None, 5, OPEN)],
+)
+def test_sets_that_are_weaker_than_the_doubts_own_attack_leave_the_verdict_open(
+    by_sets: int | None, by_own: int, outcome: str
+) -> None:
+    standing = np.arange(20)
+    found = check_sets("linf:2/255", standing < by_own, None if by_sets is None else standing < by_sets)
+    assert found.outcome == outcome
+    assert ("the attacks of the report are too weak" in found.evidence) == (by_sets == 10)
 
 
 @pytest.mark.parametrize(("robust", "outcome"), [(0.0, PASSED), (0.05, OPEN), (0.5, FAILED)])
