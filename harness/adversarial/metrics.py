@@ -1,7 +1,10 @@
 """Metrics of attacked pictures: what is still right, of which pictures, and where only one version falls.
 
-Two accuracies are in use, and both are given. *Robust accuracy* counts all pictures. *AR*, as RobustART defines it,
-counts those that the same contender reads right without an attack; so it compares different pictures between
+A picture survives an attack if it is read right without it and with it: one that is misread anyway survives nothing,
+though an attack on another model may turn it round.
+
+Two accuracies are in use, and both are given. *Robust accuracy* is of all pictures. *AR*, as RobustART defines it, is
+of those that the same contender reads right without an attack; so it compares different pictures between
 contenders, and is given once more on the pictures that all of them read right.
 """
 
@@ -29,7 +32,7 @@ class Robustness:
     """What is left of one contender under one attack, or under the worst of several.
 
     Args:
-        robust: right answers of all pictures.
+        robust: pictures that are right without an attack and under it, of all.
         conditional: AR: of the pictures that are right without an attack.
         common: the same on the pictures that every contender reads right without one.
     """
@@ -44,7 +47,7 @@ class Gap:
     """The integer version against the fp32 version of one engine, on the same attacked pictures.
 
     Args:
-        difference: robust accuracy of integer minus that of fp32.
+        difference: robust accuracy of integer minus that of fp32, on all pictures.
         only_fp32_falls, only_integer_falls: pictures that both read right without an attack, and only one with it.
     """
 
@@ -58,7 +61,8 @@ class OnSource:
     """The attack on its own source: before, as the attack left it in floating point, and as 8-bit pictures.
 
     Args:
-        clean, attacked, stored: right answers.
+        clean: right answers without an attack.
+        attacked, stored: pictures that are right without an attack and with it.
         distance: the mean distance of 8-bit pictures from their originals, in the budget's norm.
         queries: forward passes for each picture; ``None`` for an attack by gradients.
         median_queries: of the pictures that fell to the attack; ``None`` where none did or gradients were used.
@@ -95,7 +99,7 @@ class SetResult:
 
 @dataclass(frozen=True)
 class BudgetResult:
-    """All sets of one budget. ``worst``: a picture counts as right only if it is right in every one of the sets."""
+    """All sets of one budget. ``worst``: a picture counts only if it is right without an attack and in every set."""
 
     budget: str
     sets: tuple[SetResult, ...]
@@ -176,7 +180,8 @@ def _robustness(before: Mapping[str, Cell], under: Mapping[str, Sequence[Cell]])
     by_all = np.min([cell.correct for cell in before.values()], axis=0) > 0
     found = {}
     for name, cells in under.items():
-        alive, failed = survived(cells), any_failed(cells)
+        every = [before[name], *cells]
+        alive, failed = survived(every), any_failed(every)
         right = before[name].correct > 0
         # A picture that failed without an attack is in neither of the conditional sets.
         broken = np.any([cell.prediction < 0 for cell in cells], axis=0)
@@ -195,10 +200,11 @@ def _gaps(before: Mapping[str, Cell], under: Mapping[str, Sequence[Cell]]) -> di
         other = f"{engine}:{FP32}"
         if version != INTEGER or other not in under:
             continue
-        fp32, integer = survived(under[other]), survived(under[name])
+        of_fp32, of_integer = [before[other], *under[other]], [before[name], *under[name]]
+        fp32, integer = survived(of_fp32), survived(of_integer)
         both = (before[other].correct > 0) & (before[name].correct > 0)
         gaps[engine] = Gap(
-            paired_difference(fp32, integer, any_failed([*under[other], *under[name]])),
+            paired_difference(fp32, integer, any_failed([*of_fp32, *of_integer])),
             int((both & (fp32 < integer)).sum()),
             int((both & (integer < fp32)).sum()),
         )
@@ -211,7 +217,8 @@ def on_source(made: AdversarialSet) -> OnSource:
     failed = sum("error" in entry for entry in entries)
 
     def right(column: str) -> Estimate:
-        return proportion(np.array([entry.get(column, -1) == entry["label"] for entry in entries], float), failed)
+        both = [all(entry.get(each, -1) == entry["label"] for each in ("clean", column)) for entry in entries]
+        return proportion(np.array(both, float), failed)
 
     attacked = [entry for entry in entries if "error" not in entry]
     queries = [entry["queries"] for entry in attacked if "queries" in entry]

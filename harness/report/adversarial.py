@@ -101,7 +101,9 @@ def warnings(outcome: Outcome) -> list[tuple[str, str]]:
 
 
 def _title(budget: BudgetResult) -> str:
-    return f"{budget.budget}: right answers under attack in percent, of 8-bit pictures; source: on what was attacked"
+    return (
+        f"{budget.budget}: right without an attack and under it, percent of 8-bit pictures; source: what was attacked"
+    )
 
 
 def _bare(estimate: Estimate) -> str:
@@ -174,9 +176,11 @@ def _budget(budget: BudgetResult, outcome: Outcome) -> str:
     worst += [*(points(gap.difference) for gap in gaps)]
     worst += [f"{gap.only_fp32_falls} / {gap.only_integer_falls}" for gap in gaps]
     return (
-        f"<h2>{escape(budget.budget)}</h2><p>Right answers of all pictures. Every set was given to every contender: "
-        "rows are sources, columns targets. <b>At source</b> is the model that was attacked, before and after the "
-        "picture was rounded to 8 bits. A picture survives the worst of all if it is right in every set.</p>"
+        f"<h2>{escape(budget.budget)}</h2><p>Pictures that are right without an attack and under it, of all: "
+        "one that is misread anyway has not survived. Every set was given to every contender: rows are sources, "
+        "columns targets. <b>At source</b> is the model that was attacked, before and after the "
+        "picture was rounded to 8 bits. A picture survives the worst of all if it is right without an attack and in every "
+        "set.</p>"
         f"{table(header, [*lines, ('all', worst)])}"
         + "".join(f"<p class='soft'>{escape(note)}</p>" for note in _footnotes(budget, outcome))
         + _conditional(budget, outcome)

@@ -24,6 +24,8 @@ CLEAN = {"ort-cpu:fp32": cell("rrrrrrrw"), "ort-cpu:integer": cell("rrrrrrwr")}
 #                                 without an attack both read pictures 0 to 5 right
 ONE = {"ort-cpu:fp32": cell("wwrrrrrw"), "ort-cpu:integer": cell("wrwrrrwr")}
 TWO = {"ort-cpu:fp32": cell("rrwrrrrw"), "ort-cpu:integer": cell("rrrfrrww")}
+# an attack on another model turns the one misread picture of each round
+TURNED = {"ort-cpu:fp32": cell("wwrrrrrr"), "ort-cpu:integer": cell("wrwrrrrr")}
 
 
 def test_robust_accuracy_counts_all_pictures_and_ar_those_that_were_right_before() -> None:
@@ -44,6 +46,15 @@ def test_a_picture_survives_the_worst_case_only_if_it_is_right_in_every_set() ->
     assert integer.robust.value == 3 / 8  # 1, 4 and 5; picture 3 failed, which is wrong and counted
     assert integer.robust.failed == 1
     assert integer.common.failed == 1
+
+
+def test_a_picture_that_was_misread_before_has_not_survived_an_attack_that_turns_it_round() -> None:
+    found = _robustness(CLEAN, {name: [each] for name, each in TURNED.items()})
+    assert found["ort-cpu:fp32"].robust.value == 5 / 8  # 2 to 6, and not 7
+    assert found["ort-cpu:integer"].robust.value == 5 / 8  # 1, 3, 4, 5 and 7, and not 6
+    gap = _gaps(CLEAN, {name: [each] for name, each in TURNED.items()})["ort-cpu"]
+    assert gap.difference.value == 0
+    assert (gap.only_fp32_falls, gap.only_integer_falls) == (1, 1)
 
 
 def test_versions_disagree_where_only_one_of_them_falls() -> None:
@@ -70,7 +81,7 @@ def entry(clean: int, attacked: int, stored: int, queries: int, broken_at: int |
 
 def test_the_source_is_judged_before_and_after_rounding_and_queries_by_the_pictures_that_fell(tmp_path) -> None:  # type: ignore[no-untyped-def]
     entries = {
-        "misread": entry(0, 0, 0, 1, 1),
+        "misread": entry(0, 0, LABEL, 1, 1),  # rounding turns it round, and it has not survived
         "fell": entry(LABEL, 3, 3, 40, 40),
         "fell late": entry(LABEL, 3, 3, 60, 60),
         "came back by rounding": entry(LABEL, 3, LABEL, 10, 10),
