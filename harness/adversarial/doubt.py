@@ -32,6 +32,7 @@ from harness.adversarial.masking import (
 from harness.adversarial.metrics import CLEAN, survived
 from harness.adversarial.models import TWIN, Model
 from harness.adversarial.sets import ADVERSARIAL, AdversarialSet
+from harness.estimate import wilson
 from harness.plan import INTEGER, Plan
 from harness.progress import Progress
 from harness.registry import attack_from_text, attack_needs
@@ -97,7 +98,11 @@ def parities(sources: Mapping[str, Model], pairs: Mapping[str, str], made: Plan)
     for twin, contender in pairs.items():
         engine, mine = (sources[name].logits(subject.pictures) for name in (contender, twin))
         gate = gate_from_logits(engine, mine, quantised=contender.endswith(f":{INTEGER}"))
-        found[twin] = {"engine": contender, **gate.describe()}
+        found[twin] = {
+            "engine": contender,
+            **gate.describe(),
+            "agreement_interval": wilson(gate.parity.agreement, gate.parity.n),
+        }
     return found
 
 

@@ -19,12 +19,16 @@ import numpy.typing as npt
 GENUINE, MASKED, UNDECIDED = "genuine", "masked", "undecided"
 PASSED, FAILED, OPEN = "passed", "failed", "undecided"
 
+RANDOMNESS = "randomness"  # the check that sees every picture
+
 # AutoAttack calls a model random where normalised logits of equal inputs differ by more (checks.py).
 RANDOM_DISTANCE = 1e-4
 # AutoAttack's alarm: queries that break more pictures than gradients do, in points of robust accuracy.
 ALARM_POINTS = 0.2
 # A picture whose loss has so small a gradient, everywhere, gives an attack no direction.
 ZERO_GRADIENT = 1e-12
+# Rows of probabilities sum to 1, but for the rounding of integer outputs.
+SUM_TOLERANCE = 0.01
 # A difference that comes up more often where there is none is put down to chance.
 CHANCE = 0.05
 # A search that was given fewer queries for a picture has hardly begun (Square's mean on an undefended network is 73).
@@ -81,7 +85,7 @@ def check_randomness(answers: Sequence[npt.NDArray[np.float64]]) -> Check:
     distance = max(float(np.linalg.norm(each - normalised[0], axis=1).max()) for each in normalised)
     random = distance > RANDOM_DISTANCE
     return Check(
-        "randomness",
+        RANDOMNESS,
         FAILED if random else PASSED,
         f"{len(answers)} times the same {len(answers[0])} pictures: normalised logits differ by up to {distance:.1e}; "
         + ("attacks would have to average over it" if random else "the engine is deterministic"),
@@ -90,9 +94,20 @@ def check_randomness(answers: Sequence[npt.NDArray[np.float64]]) -> Check:
 
 
 def check_output(output_kind: str, logits: npt.NDArray[np.float64]) -> Check:
-    """Whether a loss on the outputs has anything to climb: saturated probabilities have not."""
+    """Whether a loss on the outputs has anything to climb: saturated probabilities have not.
+
+    Args:
+        output_kind: of the artifact, "logits" or "probabilities".
+        logits: [n, classes], as the model gave them; of probabilities the logarithms.
+    """
     if output_kind != "probabilities":
-        return Check("outputs", PASSED, "the model gives logits", {"output_kind": output_kind})
+        found = _are_probabilities(logits)
+        text = (
+            "the outputs are probabilities (none below 0, rows that sum to 1) and are attacked as logits, on which a "
+            'loss is almost flat; declare them: "output_kind": "probabilities"'
+        )
+        numbers = {"output_kind": output_kind, "probabilities": found, "n": len(logits)}
+        return Check("outputs", OPEN if found else PASSED, text if found else "the model gives logits", numbers)
     saturated = int((np.exp(logits).max(axis=1) >= 1 - np.finfo(np.float32).eps).sum())
     share = saturated / len(logits)
     return Check(
@@ -100,8 +115,12 @@ def check_output(output_kind: str, logits: npt.NDArray[np.float64]) -> Check:
         OPEN if share > 0.5 else PASSED,
         f"the model gives probabilities, of which logarithms are taken; {saturated} of {len(logits)} are exactly 1, "
         "where a loss is flat",
-        {"output_kind": output_kind, "saturated": saturated, "n": len(logits)},
+        {"output_kind": output_kind, "probabilities": True, "saturated": saturated, "n": len(logits)},
     )
+
+
+def _are_probabilities(values: npt.NDArray[np.float64]) -> bool:
+    return bool((values >= 0).all() and np.allclose(values.sum(axis=1), 1, rtol=0, atol=SUM_TOLERANCE))
 
 
 def check_gradients(norms: npt.NDArray[np.float64]) -> Check:

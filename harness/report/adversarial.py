@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from harness.adversarial.masking import FAILED, GENUINE, MASKED
+from harness.adversarial.masking import FAILED, GENUINE, MASKED, PASSED, RANDOMNESS
 from harness.adversarial.metrics import BudgetResult, OnSource, Robustness, SetResult
 from harness.adversarial.session import Outcome
 from harness.estimate import Estimate
@@ -75,17 +76,29 @@ def headline(outcome: Outcome) -> list[str]:
                 f"both read right, {gap.only_fp32_falls} fall on fp32 alone and {gap.only_integer_falls} on integer "
                 f"alone."
             )
-    lines += [f"{twin}: {gate['reason']}." for twin, gate in outcome.twins.items() if gate["speaks"]]
+    lines += [f"{twin}: {_gate_text(gate)}." for twin, gate in outcome.twins.items() if gate["speaks"]]
     for contender, verdict in outcome.masking.items():
-        failed = [check["name"] for check in verdict["checks"] if check["outcome"] != "passed"]
-        because = f" ({', '.join(failed)})" if failed else ""
-        lines.append(f"Robustness of {_short(contender, outcome)} is {verdict['verdict']}{because}.")
+        lines.append(f"Robustness of {_short(contender, outcome)}: {_verdict_text(verdict)}.")
     return lines
+
+
+def _verdict_text(verdict: Mapping[str, Any]) -> str:
+    """What the checks saw, and on how many pictures: none of them proves that there is no masking."""
+    if verdict["verdict"] == GENUINE:
+        (n,) = {check["numbers"]["n"] for check in verdict["checks"] if check["name"] == RANDOMNESS}
+        return f"no sign of masking on {n} pictures"
+    because = ", ".join(check["name"] for check in verdict["checks"] if check["outcome"] != PASSED)
+    return f"{verdict['verdict']} ({because})"
+
+
+def _gate_text(gate: Mapping[str, Any]) -> str:
+    low, high = gate["agreement_interval"]
+    return f"{gate['reason']}; the agreement's 95 % interval is {low:.1%} to {high:.1%}"
 
 
 def warnings(outcome: Outcome) -> list[tuple[str, str]]:
     """What a reader must not overlook: (check, text)."""
-    found = [("parity", f"{twin}: {gate['reason']}") for twin, gate in outcome.twins.items() if not gate["speaks"]]
+    found = [("parity", f"{twin}: {_gate_text(gate)}") for twin, gate in outcome.twins.items() if not gate["speaks"]]
     for budget in outcome.found.budgets:
         if budget.sets[0].made["below_a_level"]:
             text = (
@@ -136,7 +149,7 @@ def _footnotes(budget: BudgetResult, outcome: Outcome) -> list[str]:
 def _queries(source: OnSource) -> str:
     if source.queries is None:
         return "-"
-    median = "none fell" if source.median_queries is None else f"median {source.median_queries:.0f}"
+    median = "none fell" if source.median_queries is None else f"{source.median_queries:.0f}"
     return f"{source.total_queries:,} ({median})"
 
 
@@ -178,9 +191,8 @@ def _budget(budget: BudgetResult, outcome: Outcome) -> str:
     return (
         f"<h2>{escape(budget.budget)}</h2><p>Pictures that are right without an attack and under it, of all: "
         "one that is misread anyway has not survived. Every set was given to every contender: rows are sources, "
-        "columns targets. <b>At source</b> is the model that was attacked, before and after the "
-        "picture was rounded to 8 bits. A picture survives the worst of all if it is right without an attack and in every "
-        "set.</p>"
+        "columns targets. <b>At source</b> is the model that was attacked, before and after the picture was rounded to "
+        "8 bits. A picture survives the worst of all if it is right without an attack and in every set.</p>"
         f"{table(header, [*lines, ('all', worst)])}"
         + "".join(f"<p class='soft'>{escape(note)}</p>" for note in _footnotes(budget, outcome))
         + _conditional(budget, outcome)
@@ -224,7 +236,7 @@ def _masking(outcome: Outcome) -> str:
         ]
         parts.append(
             f"<h3>{escape(contender)}: <span class='{kind}'>{escape(verdict['verdict'])}</span></h3>"
-            f"{table(['check', 'outcome', 'evidence'], lines)}"
+            f"{table(['check', 'outcome', 'evidence'], lines, sentences=('evidence',))}"
         )
     if not parts:
         return ""
@@ -238,10 +250,12 @@ def _twins(outcome: Outcome) -> str:
     if not outcome.twins:
         return ""
     lines = [
-        ("", [escape(twin), escape(gate["engine"]), "yes" if gate["speaks"] else "<b>no</b>", _text(gate["reason"])])
+        ("", [escape(twin), escape(gate["engine"]), "yes" if gate["speaks"] else "<b>no</b>", _text(_gate_text(gate))])
         for twin, gate in outcome.twins.items()
     ]
-    return "<h2>Do the twins speak for their engines?</h2>" + table(["twin", "engine", "speaks", "because"], lines)
+    return "<h2>Do the twins speak for their engines?</h2>" + table(
+        ["twin", "engine", "speaks", "because"], lines, sentences=("because",)
+    )
 
 
 def _sets(outcome: Outcome) -> str:
@@ -251,7 +265,7 @@ def _sets(outcome: Outcome) -> str:
         "failed",
         "distance of 8-bit pictures",
         "queries per picture",
-        "in all (of the fallen)",
+        "in all (median of the fallen)",
     ]
     lines = []
     for budget in outcome.found.budgets:

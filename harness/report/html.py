@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -27,9 +27,14 @@ def findings(found: Iterable[Mapping[str, Any]]) -> str:
     )
 
 
-def table(header: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """A table; every line is its CSS class and its cells, which are HTML already."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+def table(header: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]], sentences: Collection[str] = ()) -> str:
+    """A table; every line is its CSS class and its cells, which are HTML already.
+
+    Args:
+        sentences: header cells above sentences, which begin where these do.
+    """
+    kinds = {cell: " class='text'" for cell in sentences}
+    head = "".join(f"<th{kinds.get(cell, '')}>{escape(cell)}</th>" for cell in header)
     body = "".join(
         f"<tr class='{kind}'>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" for kind, cells in lines
     )

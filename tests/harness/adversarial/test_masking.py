@@ -67,6 +67,15 @@ def test_saturated_probabilities_leave_the_verdict_open_and_logits_do_not() -> N
     assert check_output("probabilities", certain).outcome == OPEN
 
 
+def test_probabilities_are_known_by_their_values_whatever_was_declared() -> None:
+    soft = np.array([[0.6, 0.4], [0.1, 0.9], [1.0, 0.0]])
+    found = check_output("logits", soft)
+    assert found.outcome == OPEN
+    assert "output_kind" in found.evidence
+    assert check_output("logits", soft - 0.2).outcome == PASSED
+    assert check_output("logits", soft * 3).outcome == PASSED
+
+
 @pytest.mark.parametrize(("zero", "outcome"), [(0, PASSED), (1, OPEN), (5, FAILED), (10, FAILED)])
 def test_pictures_without_a_gradient_are_counted(zero: int, outcome: str) -> None:
     assert check_gradients(np.array([0.0] * zero + [0.1] * (10 - zero))).outcome == outcome
