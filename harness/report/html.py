@@ -33,7 +33,7 @@ def table(header: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]], sen
     Args:
         sentences: header cells above sentences, which begin where these do.
     """
-    kinds = {cell: " class='text'" for cell in sentences}
+    kinds = dict.fromkeys(sentences, " class='text'")
     head = "".join(f"<th{kinds.get(cell, '')}>{escape(cell)}</th>" for cell in header)
     body = "".join(
         f"<tr class='{kind}'>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" for kind, cells in lines
