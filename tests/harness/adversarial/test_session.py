@@ -14,16 +14,17 @@ from rich.console import Console
 
 from engines.artifact import write_sidecar
 from engines.onnx_file import artifact_from_onnx
-from harness.adversarial.masking import FAILED, MASKED
+from harness.adversarial.masking import FAILED, GENUINE, MASKED, OPEN, PASSED, UNDECIDED
+from harness.adversarial.models import Logits
 from harness.adversarial.session import Outcome, Request, attack, set_name
 from harness.cli import main
 from harness.commands.attack import attack_texts
 from harness.progress import Progress
 from harness.recipe import Recipe
-from harness.report.adversarial import attack_page, terminal_attack, write_attack
+from harness.report.adversarial import attack_page, headline, terminal_attack, write_attack
 from harness.speed import Speed
 from harness.store import Store
-from noise.adversarial.base import budget_from_text
+from noise.adversarial.base import Pictures, budget_from_text
 
 Attacked = tuple[Path, Outcome]
 PICTURES = 10  # of the fixtures
@@ -88,6 +89,70 @@ def test_the_page_and_the_terminal_tell_the_same_numbers(
     write_attack(outcome, Store(tmp_path))
     stored = json.loads((tmp_path / "attack.json").read_text())
     assert stored["budgets"][0]["worst"]["ort-cpu:integer"]["robust"]["value"] == worst.value
+
+
+def judged(recipe: Recipe, out: Path, attacks: tuple[str, ...], budget: str, pictures: int) -> Outcome:
+    """An attack on the float network alone, all of its pictures doubted."""
+    alone = replace(recipe, engines=("ort-cpu:fp32",), limit=pictures)
+    request = Request(attacks, (budget_from_text(budget),), doubted=pictures)
+    return attack(request, alone, out, Speed(workers=0, callers=1), Progress())
+
+
+def outcomes(outcome: Outcome) -> dict[str, str]:
+    return {each["name"]: each["outcome"] for each in outcome.masking["ort-cpu:fp32"]["checks"]}
+
+
+def test_a_sound_network_under_strong_attacks_of_both_kinds_is_called_genuine(recipe: Recipe, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="twins need torch")
+    found = judged(recipe, tmp_path, ("pgd:steps=10", "square:queries=100"), "8/255", 20)
+    assert set(outcomes(found).values()) == {PASSED}
+    assert len(outcomes(found)) == 9
+    assert found.masking["ort-cpu:fp32"]["verdict"] == GENUINE
+    assert "Robustness of fp32: no sign of masking on 20 pictures." in headline(found)
+
+
+def test_attacks_that_are_weaker_than_the_doubts_own_make_nothing_genuine(recipe: Recipe, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="twins need torch")
+    found = judged(recipe, tmp_path, ("pgd:steps=1,step=0.01",), "8/255", PICTURES)
+    assert (found.found.budgets[0].worst["ort-cpu:fp32"].robust.value or 0) > 0.5
+    assert found.masking["ort-cpu:fp32"]["verdict"] == UNDECIDED
+    open_ones = {name for name, each in outcomes(found).items() if each == OPEN}
+    assert open_ones == {"sets no weaker than the doubts' own attack", "queries against gradients, linf:8/255"}
+
+
+def test_a_budget_below_a_level_makes_a_sound_network_neither_masked_nor_genuine(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="twins need torch")
+    found = judged(recipe, tmp_path, ("pgd:steps=1", "square:queries=2"), "0.5/255", PICTURES)
+    assert found.masking["ort-cpu:fp32"]["verdict"] == UNDECIDED
+    assert outcomes(found)["queries against gradients, linf:0.5/255"] == OPEN
+    assert FAILED not in outcomes(found).values()
+
+
+def test_a_twin_that_does_not_speak_says_nothing_of_masking_and_its_sets_are_marked(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="twins need torch")
+    from harness.adversarial.twins import TwinModel
+
+    class Stranger(TwinModel):
+        """A double: it names the class beside that of its engine."""
+
+        def logits(self, pictures: Pictures) -> Logits:
+            return np.roll(super().logits(pictures), 1, axis=1)
+
+    monkeypatch.setattr("harness.adversarial.session.twin_opener", lambda: Stranger)
+    found = judged(recipe, tmp_path, ("fgsm", "square:queries=2"), "8/255", PICTURES)
+    assert not found.twins["twin"]["speaks"]
+    assert found.masking["ort-cpu:fp32"]["verdict"] == UNDECIDED
+    assert {name for name, each in outcomes(found).items() if each != OPEN} == {"randomness", "outputs"}
+    Console(width=100).print(terminal_attack(found))
+    for text in (capsys.readouterr().out, attack_page(found)):
+        assert "fgsm on twin*" in text
+        assert "* made on a twin that does not speak for its engine" in text
+        assert "square:queries=2 on ort-cpu:fp32*" not in text
+        assert "95 % interval is 0.0% to 27.8%" in " ".join(text.split())
 
 
 def saturated(source: Path, target: Path) -> Path:
