@@ -1,4 +1,4 @@
-"""Pictures: a twin behind the normalisation and the layout of its artifact, as attacks see it.
+"""Pictures: a twin behind the channel order, normalisation and layout of its artifact, as attacks see it.
 
 Attacks change pictures of the model's size, in [0, 1], behind decode, resize and crop. At whole grey levels the numbers
 that reach the twin are those of `noise.normalise`, bit by bit; between them its formula goes on. What it rounds, to
@@ -21,6 +21,8 @@ from noise.base import Pipeline, Step
 from noise.normalise import CODES, input_grid
 
 LEVELS = 255.0
+# What is over before an attack begins: it has no part in the gradient.
+IN_FRONT = ("decode", "resize", "crop")
 NORMALISATIONS = ("float32", "float16", "integer", "quantised")
 
 
@@ -32,7 +34,7 @@ class PictureModel(nn.Module):
 
     Args:
         twin: of the network.
-        steps: normalise, if any, and layout.
+        steps: behind the crop, in their order: swap of channels, normalise and layout, where there are any.
         probabilities: whether that is what the twin says.
     """
 
@@ -55,7 +57,8 @@ def picture_model(twin: Twin, pipeline: Pipeline, output_kind: str = "logits") -
 
     Args:
         twin: of the artifact.
-        pipeline: from encoded bytes to the artifact's input; its steps behind the crop are computed here.
+        pipeline: from encoded bytes to the artifact's input, or its end behind the crop. Every step that is not decode,
+            resize or crop is computed here; a swap of red and blue may stand in front of these, it is the same.
         output_kind: of the artifact, "logits" or "probabilities".
 
     Raises:
@@ -64,7 +67,7 @@ def picture_model(twin: Twin, pipeline: Pipeline, output_kind: str = "logits") -
     noise = [step.row for step in pipeline.steps if step.stage == "sensor"]
     if noise:
         raise ExportError(f"an attack changes the picture that the model sees, but {', '.join(noise)} comes behind it")
-    tail = tuple(step for step in pipeline.steps if step.stage in ("normalise", "layout"))
+    tail = tuple(step for step in pipeline.steps if step.stage not in IN_FRONT)
     return PictureModel(twin, tail, output_kind == "probabilities")
 
 
@@ -73,7 +76,19 @@ def _stage(step: Step) -> nn.Module:
         return _Layout(step.name, bool(step.params.get("misread", False)))
     if step.stage == "normalise" and step.name in NORMALISATIONS:
         return _Normalise(step.name, step.params)
-    raise ExportError(f"the step {step.row} has no differentiable form; the twin has normalise and layout")
+    if step.row == "colour.bgr":
+        return _Swap()
+    raise ExportError(
+        f"the step {step.row} has no differentiable form; the twin has colour.bgr, "
+        f"{', '.join(f'normalise.{each}' for each in NORMALISATIONS)}, layout.nchw and layout.nhwc"
+    )
+
+
+class _Swap(nn.Module):
+    """Red and blue of planes [N, 3, H, W] change places, as in `noise.colour.bgr`."""
+
+    def forward(self, planes: Tensor) -> Tensor:
+        return planes.flip(1)
 
 
 class _Layout(nn.Module):

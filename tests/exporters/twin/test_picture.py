@@ -17,6 +17,7 @@ from engines.ort import open_cpu
 from exporters.base import ExportError
 from exporters.levels import with_levels
 from noise.base import Pipeline, Step
+from noise.colour import SETTINGS, bgr
 from noise.layout import nchw, nhwc
 from noise.normalise import float16, float32, integer, quantised
 from tests.engines.tiny import Shape, tiny, tiny_artifact
@@ -80,6 +81,14 @@ def test_layouts_are_those_of_the_pipeline(name: str, misread: bool) -> None:
     np.testing.assert_array_equal(found.numpy()[0], expected)
 
 
+def test_red_and_blue_change_places_in_front_of_the_numbers_of_each_channel() -> None:
+    whole = (Step("decode", "pillow", {}), SETTINGS["bgr"], Step("resize", "pillow", {}), Step("crop", "centre", {}))
+    pipeline = Pipeline((*whole, Step("normalise", "float32", NUMBERS), Step("layout", "nhwc", {})))
+    levels = every_level()
+    found = picture_model(echo(), pipeline)(in_unit(levels))
+    np.testing.assert_array_equal(found.numpy()[0], float32(**NUMBERS)(bgr()(levels[0], RNG), RNG))
+
+
 @pytest.mark.parametrize("name", NORMALISATIONS)
 def test_gradients_are_those_of_the_formula_and_zero_where_codes_clip(name: str) -> None:
     params = NORMALISATIONS[name][1]
@@ -127,6 +136,7 @@ def test_probabilities_become_logarithms_that_stay_finite(tmp_path: Path) -> Non
     [
         ((Step("sensor", "jpeg", {}), Step("layout", "nchw", {})), "sensor.jpeg comes behind it"),
         ((Step("normalise", "table", {}),), "normalise.table has no differentiable form"),
+        ((SETTINGS["nv12-bt601-full"], Step("layout", "nchw", {})), r"colour.nv12 has no .*twin has colour\.bgr"),
     ],
 )
 def test_what_has_no_gradient_is_refused(steps: tuple[Step, ...], message: str) -> None:

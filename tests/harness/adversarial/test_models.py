@@ -18,7 +18,7 @@ from harness.errors import HarnessError
 from harness.prepare import Contender
 from harness.preprocess import compile_tree
 from harness.recipe import Recipe
-from harness.registry import engine_opener
+from harness.registry import engine_opener, twin_opener
 from noise.adversarial import DECISION, SCORES
 from noise.base import Pipeline, Step, pipeline_from_json
 
@@ -55,6 +55,19 @@ def test_whole_levels_go_through_the_very_steps_of_a_run(contender: Contender, s
     pictures = (levels.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)
     with closing(EngineModel(contender, pipeline, 2)) as model:
         assert np.array_equal(model.logits(pictures)[0], of_a_run(contender, pipeline, levels))
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_twin_and_its_engine_are_given_the_same_channels(contender: Contender, swapped: bool) -> None:
+    pytest.importorskip("torch", reason="twins need torch")
+    declared = pipeline_of(contender)
+    pipeline = declared.with_step(Step("colour", "bgr", {})) if swapped else declared
+    pictures = np.random.default_rng(3).random((4, 3, 224, 224), np.float32)
+    pictures[:, 2] /= 4  # so that red and blue cannot be confused
+    twin = twin_opener()("twin", contender.artifact, pipeline, 2).logits(pictures)
+    with closing(EngineModel(contender, pipeline, 2)) as model, closing(EngineModel(contender, declared, 2)) as other:
+        np.testing.assert_allclose(twin, model.logits(pictures), rtol=1e-3, atol=1e-3)
+        assert (np.abs(twin - other.logits(pictures)).max() > 0.1) == swapped
 
 
 def test_between_levels_the_answers_lie_between(contender: Contender) -> None:
