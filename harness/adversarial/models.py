@@ -112,7 +112,7 @@ class EngineModel:
         self.kind = ENGINE
         self._contender = contender
         self.batch = contender.artifact.fixed_batch or batch
-        steps = steps_behind(pipeline)
+        self._steps = steps = steps_behind(pipeline)
         self._colour, self._normalise, self._layout = (
             [step_function(step) for step in steps if step.stage == stage] for stage in BEHIND
         )
@@ -129,6 +129,8 @@ class EngineModel:
             "name": self.name,
             "kind": ENGINE,
             "sha256": artifact.sha256,
+            "options": self._contender.options.describe(),
+            "steps": [step.describe() for step in self._steps],
             "facts": {key: value for key, value in self._engine.facts().items() if isinstance(value, str | int | bool)},
         }
 

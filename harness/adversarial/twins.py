@@ -34,14 +34,15 @@ class TwinModel:
         self.kind = TWIN
         self._artifact = artifact
         self._batch = batch
-        behind = Pipeline(steps_behind(pipeline))
-        self._model = picture_model(twin_from_artifact(artifact), behind, artifact.output_kind)
+        self._behind = Pipeline(steps_behind(pipeline))
+        self._model = picture_model(twin_from_artifact(artifact), self._behind, artifact.output_kind)
 
     def describe(self) -> Mapping[str, Any]:
         return {
             "name": self.name,
             "kind": TWIN,
             "sha256": self._artifact.sha256,
+            "steps": self._behind.describe(),
             "facts": {"torch": torch.__version__},
         }
 

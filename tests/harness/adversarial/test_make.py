@@ -27,6 +27,7 @@ from harness.prepare import prepare
 from harness.progress import Progress
 from harness.recipe import Recipe
 from noise.adversarial.base import Pictures, budget_from_text
+from noise.base import Step
 
 BUDGET = budget_from_text("4/255")
 SQUARE = "square:queries=12"
@@ -84,6 +85,19 @@ def test_another_attack_does_not_continue_a_set(made: Plan, engine: EngineModel,
     make_set(job, Progress())
     with pytest.raises(HarnessError, match=r"holds pictures that differ in adversarial\.attack"):
         make_set(replace(job, attack="square:queries=13"), Progress())
+
+
+def test_a_model_behind_other_steps_or_options_does_not_continue_a_set(
+    made: Plan, engine: EngineModel, tmp_path: Path
+) -> None:
+    job = Job(tmp_path / "set", engine, SQUARE, BUDGET, made)
+    make_set(job, Progress())
+    contender = engine._contender
+    slower = replace(contender, options=replace(contender.options, optimisation="disabled"))
+    half = made.pipeline.with_step(Step("normalise", "float16", {}))
+    for other, pipeline, what in ((slower, made.pipeline, "options"), (contender, half, "steps")):
+        with closing(EngineModel(other, pipeline, 4)) as model, pytest.raises(HarnessError, match=f"source\\.{what}"):
+            make_set(replace(job, model=model), Progress())
 
 
 def test_a_folder_of_other_things_is_left_alone(made: Plan, engine: EngineModel, tmp_path: Path) -> None:

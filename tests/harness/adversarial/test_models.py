@@ -70,6 +70,14 @@ def test_a_twin_and_its_engine_are_given_the_same_channels(contender: Contender,
         assert (np.abs(twin - other.logits(pictures)).max() > 0.1) == swapped
 
 
+def test_a_twin_says_behind_which_steps_it_is(contender: Contender) -> None:
+    pytest.importorskip("torch", reason="twins need torch")
+    declared = pipeline_of(contender)
+    swapped = declared.with_step(Step("colour", "bgr", {}))
+    plain, other = (twin_opener()("twin", contender.artifact, each, 2).describe() for each in (declared, swapped))
+    assert other["steps"] == [Step("colour", "bgr", {}).describe(), *plain["steps"]]
+
+
 def test_between_levels_the_answers_lie_between(contender: Contender) -> None:
     pipeline = pipeline_of(contender)
     levels = np.random.default_rng(1).integers(0, 255, (1, 3, 224, 224)).astype(np.float32)
