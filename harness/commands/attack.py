@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from harness.adversarial.session import PICTURES, Request, attack
+from harness.adversarial.session import DEFAULT_BUDGETS, PICTURES, Request, attack
 from harness.commands.options import add_recipe, add_speed, names, recipe_from_options, speed_from_options
 from harness.progress import Progress
 from harness.report.adversarial import terminal_attack, write_attack
@@ -20,7 +20,7 @@ from noise.adversarial.base import budget_from_text
 if TYPE_CHECKING:
     from harness.commands.options import Commands
 
-DEFAULT_ATTACKS, DEFAULT_BUDGETS = "pgd,apgd-ce,square", "2/255,4/255"
+DEFAULT_ATTACKS = "pgd,apgd-ce,square"
 
 
 def add(commands: Commands) -> None:
@@ -39,9 +39,9 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--budgets",
         type=names,
-        default=DEFAULT_BUDGETS,
         metavar="LIST",
-        help="[NORM:]EPSILON, with commas, of pictures from 0 to 1: 2/255, l2:0.5; default: %(default)s",
+        help="[NORM:]EPSILON, with commas, of pictures from 0 to 1: 2/255, l2:0.5; default: those of the recipe, else "
+        + ",".join(each.name for each in DEFAULT_BUDGETS),
     )
     parser.add_argument(
         "--sources", type=names, default=(), metavar="NAMES", help="what is attacked: twin, twin-ENGINE, ENGINE:VERSION"
@@ -71,7 +71,7 @@ def attack_texts(text: str) -> tuple[str, ...]:
 
 
 def _attack(options: argparse.Namespace, console: Console) -> int:
-    budgets = tuple(budget_from_text(text) for text in options.budgets)
+    budgets = None if options.budgets is None else tuple(map(budget_from_text, options.budgets))
     request = Request(options.attacks, budgets, options.sources, options.surrogates, options.doubt)
     out = Path(options.output)
     outcome = attack(request, recipe_from_options(options), out, speed_from_options(options), Progress())
