@@ -57,7 +57,8 @@ class AdversarialSet:
         """See that the set says something of a model and of these pictures.
 
         Raises:
-            HarnessError: another size of input, another number or list of classes, or pictures that it lacks.
+            HarnessError: another size of input, another number or list of classes, pictures that it lacks, or one that
+                is not what was stored or was attacked for another class.
         """
         theirs, ours = self.made["size"], list(artifact.size)
         if theirs != ours:
@@ -84,13 +85,36 @@ class AdversarialSet:
                 f"is {absent[0]}; score what it has, with its --limit and --seed {self.made['seed']}, or attack the "
                 f"rest by the same command with a higher --limit"
             )
+        for sample in samples:
+            self._check_picture(sample)
+
+    def _check_picture(self, sample: Sample) -> None:
+        """See that a picture is the stored one, and was attacked for the class that it is scored for."""
+        entry = self.entries[sample.id]
+        if entry["label"] != sample.label:
+            raise HarnessError(
+                f"the adversarial set {self.name} has {sample.id} attacked as class {entry['label']}, and it is scored "
+                f"as class {sample.label}: the labels have changed. Delete {self.folder} and attack again"
+            )
+        if "file" not in entry:
+            return  # it failed when it was attacked, which is a counted row
+        path = self.folder / entry["file"]
+        try:
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise HarnessError(f"{path} cannot be read ({error}); attack again, which makes what is missing") from error
+        if found != entry["sha256"]:
+            raise HarnessError(
+                f"{path} is not the picture that was stored: its SHA-256 is {found[:16]}..., and the {MANIFEST} says "
+                f"{entry['sha256'][:16]}...; attack again, which makes what is damaged"
+            )
 
 
 def set_from_folder(folder: Path) -> AdversarialSet:
-    """Read a set.
+    """Read a set; one that was not finished has fewer pictures, see `AdversarialSet.check`.
 
     Raises:
-        HarnessError: the folder holds none, or one that was not finished.
+        HarnessError: the folder holds none, or its manifest is damaged.
     """
     path = folder / MANIFEST
     try:

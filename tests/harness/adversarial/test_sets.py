@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ from PIL import Image
 
 from engines.onnx_file import artifact_from_onnx
 from harness.adversarial.session import Outcome
-from harness.adversarial.sets import sets_from_folder
+from harness.adversarial.sets import set_from_folder, sets_from_folder
 from harness.errors import HarnessError
 from harness.plan import plan
 from harness.preprocess import compile_tree
@@ -58,18 +57,48 @@ def test_a_run_gives_engines_the_stored_pictures_and_nothing_else(
     assert said == {name: entry["stored"] for name, entry in chosen.entries.items()}
 
 
-def test_a_set_that_grew_makes_other_cells(attacked: Attacked, tmp_path: Path, recipe: Recipe) -> None:
+def first_picture(folder: Path) -> Path:
+    entry = next(iter(set_from_folder(folder).entries.values()))
+    return folder / entry["file"]
+
+
+def test_a_set_of_other_pictures_makes_other_cells(attacked: Attacked, tmp_path: Path, recipe: Recipe) -> None:
     source = next((attacked[0] / "sets").glob("twin.*"))
     keys = []
-    for change in ("", "0" * 64):
-        folder = shutil.copytree(source, tmp_path / (change[:1] or "same") / "set")
-        if change:
-            manifest = folder / "manifest.jsonl"
-            header, first, *rest = manifest.read_text().splitlines()
-            manifest.write_text("\n".join([header, json.dumps({**json.loads(first), "sha256": change}), *rest]) + "\n")
+    for change in ("same", "other"):
+        folder = shutil.copytree(source, tmp_path / change / "set")
+        if change == "other":
+            picture, manifest = first_picture(folder), folder / "manifest.jsonl"
+            old = hashlib.sha256(picture.read_bytes()).hexdigest()
+            Image.new("RGB", (224, 224)).save(picture)
+            manifest.write_text(manifest.read_text().replace(old, hashlib.sha256(picture.read_bytes()).hexdigest()))
         made = plan(replace(recipe, noise=("clean",), adversarial=(str(folder),)))
         keys.append(made.conditions[1].content)
     assert keys[0] != keys[1]
+
+
+def test_a_picture_that_is_not_what_was_stored_is_not_measured(
+    attacked: Attacked, tmp_path: Path, recipe: Recipe
+) -> None:
+    folder = shutil.copytree(next((attacked[0] / "sets").glob("twin.*")), tmp_path / "set")
+    measured = replace(recipe, noise=("clean",), adversarial=(str(folder),))
+    plan(measured)
+    picture = first_picture(folder)
+    Image.new("RGB", (224, 224)).save(picture)
+    with pytest.raises(HarnessError, match=rf"{picture.name} is not the picture that was stored.*; attack again"):
+        plan(measured)
+    picture.unlink()
+    with pytest.raises(HarnessError, match=rf"{picture.name} cannot be read .*; attack again"):
+        plan(measured)
+
+
+def test_a_set_is_refused_where_a_picture_has_another_class_now(attacked: Attacked, recipe: Recipe) -> None:
+    made = plan(replace(recipe, noise=("clean",)))
+    one = sets_from_folder(attacked[0] / "sets")[0]
+    first, *rest = made.scored.samples
+    one.check(made.artifact, made.scored.samples)
+    with pytest.raises(HarnessError, match=rf"{first.id} attacked as class {first.label}, .* scored as class 15"):
+        one.check(made.artifact, [replace(first, label=15), *rest])
 
 
 def test_a_set_is_refused_for_pictures_that_it_lacks(attacked: Attacked, recipe: Recipe) -> None:
