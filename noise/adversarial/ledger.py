@@ -4,16 +4,14 @@ An attack by queries is written for one picture, as a generator that yields ques
 (`Search`). The ledger runs many of them abreast. It packs what they ask into batches of the model's own size, sends
 each its answers, ends a search when its picture is misread or its budget is used up, and never puts the same question
 twice. What happens to a picture depends on its own search alone, so that neither order nor company changes anything.
-
-What was answered is all that a search depends on beside its generator. So an `Account` is enough to go on from: the
-search is repeated with the answers on record, which costs no forward pass, and then continued.
+Each picture is handed on as soon as its own search has ended.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -62,24 +60,9 @@ class Account:
         """Forward passes. A batch is answered whole, so some may be behind `broken_at`."""
         return len(self.margins)
 
-    def describe(self) -> dict[str, Any]:
-        """The account as JSON; `account_from_json` reads it back."""
-        return {"margins": list(self.margins), "broken_at": self.broken_at, "repeated": self.repeated}
 
-
-def account_from_json(content: Mapping[str, Any]) -> Account:
-    """What `Account.describe` wrote."""
-    return Account(tuple(content["margins"]), content["broken_at"], content["repeated"])
-
-
-def standing(accounts: Sequence[Account], queries: Iterable[int]) -> dict[int, int]:
-    """Robust accuracy over queries: how many pictures stand after each number of queries.
-
-    >>> standing([Account(broken_at=1), Account(broken_at=40), Account()], [1, 10, 100])
-    {1: 2, 10: 2, 100: 1}
-    """
-    broken = [account.broken_at for account in accounts if account.broken_at is not None]
-    return {number: len(accounts) - sum(at <= number for at in broken) for number in queries}
+# Is given a picture's place, what was found, float32 [3, H, W], and its account.
+OnFinished: TypeAlias = Callable[[int, Pictures, Account], None]
 
 
 @dataclass
@@ -92,13 +75,13 @@ class Ledger:
         batch: as many pictures the model is asked about at once, fewer only when no more are waiting.
         gives: `SCORES` or `DECISION`.
         abreast: how many pictures are attacked at once; memory grows with it.
-        known: accounts of an earlier sitting that was cut off, in the order of the pictures of the next attack.
-        on_batch: is called after every batch; `accounts` and the counts may be read then.
+        on_finished: is called as soon as a search has ended, with the place of its picture in `search`, what `search`
+            returns for it, and its account.
 
     Attributes:
         accounts: one for every picture of every attack so far, in order.
         calls: how often the model was called.
-        queries: forward passes of single pictures, without those on record in ``known``.
+        queries: forward passes of single pictures.
         model_ns: nanoseconds inside the model.
     """
 
@@ -106,8 +89,7 @@ class Ledger:
     batch: int
     gives: str = SCORES
     abreast: int = 64
-    known: Sequence[Account] = ()
-    on_batch: Callable[[], None] = lambda: None
+    on_finished: OnFinished = lambda place, best, account: None
     calls: int = field(default=0, init=False)
     queries: int = field(default=0, init=False)
     model_ns: int = field(default=0, init=False)
@@ -149,32 +131,33 @@ class Ledger:
                 f"expected as many labels and searches as pictures, {len(pictures)}; "
                 f"got {len(labels)} and {len(searches)}"
             )
-        known = [*self.known[: len(pictures)], *[Account()] * (len(pictures) - len(self.known))]
-        self.known = self.known[len(pictures) :]
         cases = [
-            _Case(terms, picture, int(label), search, account)
-            for picture, label, search, account in zip(pictures, labels, searches, known, strict=True)
+            _Case(terms, picture, int(label), search)
+            for picture, label, search in zip(pictures, labels, searches, strict=True)
         ]
         self._cases.extend(cases)
         self._run(cases)
         return np.stack([case.best for case in cases]) if cases else pictures.copy()
 
     def _run(self, cases: Sequence[_Case]) -> None:
-        idle = deque(cases)
-        active: deque[_Case] = deque()
+        idle = deque(enumerate(cases))
+        active: deque[tuple[int, _Case]] = deque()
         while idle or active:
             while idle and len(active) < self.abreast:
                 active.append(idle.popleft())
             asked: list[_Question] = []
             for _ in range(len(active)):
-                case = active.popleft()
+                place, case = active.popleft()
                 asked.extend(case.questions(self.batch - len(asked)))
-                if not case.closed:
-                    active.append(case)
+                active.append((place, case))
                 if len(asked) == self.batch:
                     break
             if asked:
                 self._ask(asked)
+            for place, case in active:
+                if case.ended:
+                    self.on_finished(place, case.best, case.account)
+            active = deque(each for each in active if not each[1].ended)
 
     def _ask(self, asked: Sequence[_Question]) -> None:
         rows = np.stack([question.picture for question in asked])
@@ -188,7 +171,6 @@ class Ledger:
         for question, misread, margin in zip(asked, top != labels, margins, strict=True):
             scored = question.case.terms.needs == SCORES
             question.case.answered(question, float(margin) if scored else 1.0 - 2 * bool(misread), bool(misread))
-        self.on_batch()
 
     def _read(self, answers: npt.NDArray[Any], labels: Labels) -> tuple[npt.NDArray[Any], Floats]:
         """The top class and the margin of every row."""
@@ -240,19 +222,17 @@ class _Question:
 class _Case:
     """One picture and its search."""
 
-    def __init__(self, terms: Terms, original: Pictures, label: int, search: Search, known: Account) -> None:
+    def __init__(self, terms: Terms, original: Pictures, label: int, search: Search) -> None:
         self.terms, self.original, self.label = terms, original, label
         self.best = original
         self._best_margin = np.inf
-        self._margins = list(known.margins)
-        self._known = len(known.margins)
-        self._broken_at = known.broken_at
+        self._margins: list[float] = []
+        self._broken_at: int | None = None
         self._repeated = 0
         self._search = search
         self._questions: Iterator[Pictures] = iter(())
         self._begun = False
-        self._ended = False
-        self._broken = False
+        self.ended = False
         self._asked = 0
         self._memory: dict[int, int] = {}
         # The numbers of the queries that answer what was last yielded.
@@ -262,15 +242,10 @@ class _Case:
     def account(self) -> Account:
         return Account(tuple(self._margins), self._broken_at, self._repeated)
 
-    @property
-    def closed(self) -> bool:
-        """Whether nothing will be asked any more and everything was answered."""
-        return self._ended and self._asked <= len(self._margins)
-
     def questions(self, room: int) -> Iterator[_Question]:
         """Up to ``room`` questions that only the model can answer; none while answers are outstanding."""
         repeated_in_a_row = 0
-        while room and not self._ended:
+        while room and not self.ended:
             picture = self._next()
             if picture is None:
                 return
@@ -290,16 +265,13 @@ class _Case:
             self._memory[key] = self._asked
             self._numbers.append(self._asked)
             self._asked += 1
-            if question.number < self._known:
-                self._judge(question, self._broken_at == question.number + 1)
-            else:
-                room -= 1
-                yield question
+            room -= 1
+            yield question
 
     def answered(self, question: _Question, margin: float, misread: bool) -> None:
         """Take the model's answer; questions are answered in their order."""
         self._margins.append(margin)
-        if not self._broken:
+        if self._broken_at is None:
             self._judge(question, misread)
 
     def _judge(self, question: _Question, misread: bool) -> None:
@@ -309,7 +281,7 @@ class _Case:
         if self.terms.budget.holds(question.picture[None], self.original[None])[0]:
             self.best, self._best_margin = question.picture, margin
             if misread:
-                self._broken, self._broken_at = True, question.number + 1
+                self._broken_at = question.number + 1
                 self._end()
 
     def _next(self) -> Pictures | None:
@@ -337,7 +309,7 @@ class _Case:
         return self._search.send(answers)
 
     def _end(self) -> None:
-        self._ended = True
+        self.ended = True
         self._search.close()
         self._questions = iter(())
         self._memory.clear()

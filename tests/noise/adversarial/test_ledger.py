@@ -1,10 +1,8 @@
-"""The ledger counts what a model really sees, wastes nothing, and can be put away and taken up again."""
+"""The ledger counts what a model really sees, wastes nothing, and hands on what is finished."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +17,6 @@ from noise.adversarial.ledger import (
     Ledger,
     Search,
     Terms,
-    account_from_json,
     scores_from_probabilities,
 )
 from noise.base import NoiseError
@@ -92,38 +89,33 @@ def margins_of(scores: Floats, label: int) -> Floats:
 
 
 @settings(max_examples=50, deadline=None)
-@given(schedules, st.integers(0, 40))
-def test_a_sitting_that_is_cut_off_goes_on_as_if_it_had_not_been(
-    schedule: tuple[int, int, int, int, int, bool], calls: int
+@given(schedules)
+def test_each_picture_is_handed_on_once_as_soon_as_its_search_has_ended(
+    schedule: tuple[int, int, int, int, int, bool],
 ) -> None:
     seed, number, batch, abreast, queries, lazy = schedule
     model = linear(seed)
     pictures, labels = pictures_of(model, number, seed)
-    terms = Terms(BUDGET, queries, SCORES)
+    searches = [wandering(picture, rng, lazy=lazy) for picture, rng in zip(pictures, generators(number), strict=True)]
+    finished: dict[int, tuple[Pictures, Account]] = {}
+    begun: list[int] = []
 
-    def searches() -> list[Search]:
-        return [wandering(picture, rng, lazy=lazy) for picture, rng in zip(pictures, generators(number), strict=True)]
+    def noted(place: int, picture: Search) -> Search:
+        begun.append(place)
+        yield from picture
 
-    whole = Ledger(model, 1, abreast=abreast)
-    expected = whole.search(terms, pictures, labels, searches())
-    model.batches.clear()
+    def on_finished(place: int, best: Pictures, account: Account) -> None:
+        assert place not in finished
+        finished[place] = best, account
+        # What waits behind those abreast was not begun before one of them had ended.
+        assert len(begun) < len(finished) + abreast
 
-    def cut_off() -> None:
-        if first.calls == calls:
-            raise KeyboardInterrupt
-
-    first = Ledger(model, batch, abreast=abreast, on_batch=cut_off)
-    try:
-        first.search(terms, pictures, labels, searches())
-    except KeyboardInterrupt:
-        assert first.queries == len(model.asked)
-    kept = [account_from_json(json.loads(json.dumps(account.describe()))) for account in first.accounts]
-    second = Ledger(model, batch, abreast=abreast, known=kept)
-    found = second.search(terms, pictures, labels, searches())
-    np.testing.assert_array_equal(found, expected)
-    assert [account.broken_at for account in second.accounts] == [account.broken_at for account in whole.accounts]
-    assert first.queries + second.queries == len(model.asked) == sum(account.queries for account in second.accounts)
-    assert len(set(model.asked)) == len(model.asked)
+    ledger = Ledger(model, batch, abreast=abreast, on_finished=on_finished)
+    watched = [noted(place, search) for place, search in enumerate(searches)]
+    found = ledger.search(Terms(BUDGET, queries, SCORES), pictures, labels, watched)
+    assert sorted(finished) == list(range(number))
+    np.testing.assert_array_equal(np.stack([finished[place][0] for place in range(number)]), found)
+    assert tuple(finished[place][1] for place in range(number)) == ledger.accounts
 
 
 def changes(original: Pictures, number: int) -> Iterator[Pictures]:
@@ -275,9 +267,3 @@ def test_no_pictures_are_no_question() -> None:
     nothing = np.zeros((0, 3, 4, 4), np.float32)
     assert ledger.search(Terms(BUDGET, 9, SCORES), nothing, np.zeros(0, np.int64), []).shape == (0, 3, 4, 4)
     assert ledger.calls == 0
-
-
-def test_an_account_survives_json() -> None:
-    account = Account((0.1, float(np.float32(-0.3))), 2, 7)
-    assert account_from_json(json.loads(json.dumps(account.describe()))) == account
-    assert replace(account, broken_at=None).queries == 2
