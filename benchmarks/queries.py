@@ -26,7 +26,7 @@ from exporters.calibration import calibrate
 from exporters.qdq import onnx_qdq
 from exporters.ranges.minmax import MinMax
 from exporters.targets import ort_cpu
-from noise.adversarial.base import Labels, Pictures, budget_from_text
+from noise.adversarial.base import Labels, Pictures, budget_from_text, pictures_from_levels
 from noise.adversarial.ledger import Ledger
 from noise.adversarial.query.square import square
 from noise.presets import NORMALISATIONS
@@ -84,7 +84,7 @@ def _pictures(data: Path) -> Pictures:
     """Middles of the first files, float32 [n, 3, 224, 224] in [0, 1]."""
     files = sorted((data / "imagenet" / "val227").rglob("*.*"))
     cut = [np.asarray(Image.open(file).convert("RGB"))[1:225, 1:225] for file in files[: PICTURES + CALIBRATED]]
-    return np.ascontiguousarray(np.stack(cut).transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+    return pictures_from_levels(np.ascontiguousarray(np.stack(cut).transpose(0, 3, 1, 2)))
 
 
 def _rows(data: Path, name: str, pictures: Pictures, folder: Path) -> Iterator[Row]:

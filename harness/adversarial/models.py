@@ -142,31 +142,38 @@ class EngineModel:
         raise HarnessError(f"{self.name} is an engine, and an engine has no gradients; attack its twin")
 
     def ledger(self, needs: str) -> Ledger:
-        def top(pictures: Pictures) -> npt.NDArray[np.int64]:
-            return np.asarray(self.logits(pictures).argmax(axis=1))
-
-        return Ledger(top if needs == DECISION else self.logits, self.batch, needs)
+        return ledger_of(self, self.batch, needs)
 
     def _asked(self, pictures: Pictures) -> Logits:
         artifact, count = self._contender.artifact, len(pictures)
-        fed = np.stack([self._input(picture) for picture in pictures.transpose(0, 2, 3, 1)])
+        fed = self._inputs(pictures)
         if artifact.fixed_batch and count < artifact.fixed_batch:
             fed = np.concatenate([fed, np.repeat(fed[-1:], artifact.fixed_batch - count, axis=0)])
         timed = call(self._engine, {artifact.input.name: fed})
         return logits_from_outputs(timed.outputs[artifact.output.name][:count], artifact.output_kind)
 
-    def _input(self, picture: Pictures) -> npt.NDArray[Any]:
-        """One picture, float32 [H, W, 3] in [0, 1], as the model's input."""
-        levels = _through(self._colour, picture * np.float32(255))
+    def _inputs(self, pictures: Pictures) -> npt.NDArray[Any]:
+        """Pictures, float32 [n, 3, H, W] in [0, 1], as the model's input."""
+        count, channels, height, width = pictures.shape
+        # Colour and normalise look at one pixel at a time, so pictures one below the other go through them as one.
+        tall = np.ascontiguousarray(pictures.transpose(0, 2, 3, 1)).reshape(count * height, width, channels)
+        levels = _through(self._colour, tall * np.float32(255))
         nearest = np.rint(levels)
-        if self._table is None or np.abs(levels - nearest).max() <= WHOLE:
-            return _through([*self._normalise, *self._layout], nearest.astype(np.uint8))
+        values = _through(self._normalise, nearest.astype(np.uint8))
+        stacked = values.reshape(count, height, width, channels)
+        if self._table is not None:
+            off = np.abs(levels - nearest).reshape(count, -1).max(axis=1) > WHOLE
+            if off.any():
+                stacked[off] = self._between(levels.reshape(stacked.shape)[off], self._table)
+        return np.stack([_through(self._layout, picture) for picture in stacked])
+
+    @staticmethod
+    def _between(levels: npt.NDArray[np.float32], table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """[..., 3]: what normalise would make of levels that are not whole, in proportion."""
         below = np.floor(levels)
-        share = levels - below
-        index = below.astype(np.intp)
-        channels = np.arange(3)
-        low, high = self._table[index, channels], self._table[np.minimum(index + 1, 255), channels]
-        return _through(self._layout, low + (high - low) * share)
+        index, channels = below.astype(np.intp), np.arange(3)
+        low, high = table[index, channels], table[np.minimum(index + 1, 255), channels]
+        return np.asarray(low + (high - low) * (levels - below))
 
     def _levels_table(self) -> npt.NDArray[np.float32] | None:
         """[256, 3]: what normalise makes of every level; ``None`` where the model takes levels."""
@@ -174,6 +181,21 @@ class EngineModel:
             return None
         every = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
         return cast("npt.NDArray[np.float32]", _through(self._normalise, every)[:, 0])
+
+
+def ledger_of(model: Model, batch: int, needs: str) -> Ledger:
+    """A new ledger before a model.
+
+    Args:
+        batch: pictures in one call. Two batches of them are searched for at once: enough that a search that ends leaves
+            no hole, and so few that a kill loses little.
+        needs: `SCORES` or `DECISION`.
+    """
+
+    def top(pictures: Pictures) -> npt.NDArray[np.int64]:
+        return np.asarray(model.logits(pictures).argmax(axis=1))
+
+    return Ledger(top if needs == DECISION else model.logits, batch, needs, abreast=2 * batch)
 
 
 def _through(functions: Sequence[StepFunction], picture: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -12,8 +12,7 @@ import torch
 from engines.artifact import Artifact
 from exporters.twin.network import twin_from_artifact
 from exporters.twin.picture import picture_model
-from harness.adversarial.models import TWIN, Logits, steps_behind
-from noise.adversarial import DECISION
+from harness.adversarial.models import TWIN, Logits, ledger_of, steps_behind
 from noise.adversarial.base import Labels, Pictures
 from noise.adversarial.ledger import Ledger
 from noise.base import Pipeline
@@ -56,10 +55,7 @@ class TwinModel:
         return self._model
 
     def ledger(self, needs: str) -> Ledger:
-        def top(pictures: Pictures) -> npt.NDArray[np.int64]:
-            return np.asarray(self.logits(pictures).argmax(axis=1))
-
-        return Ledger(top if needs == DECISION else self.logits, self._batch, needs)
+        return ledger_of(self, self._batch, needs)
 
     def gradient_sizes(self, pictures: Pictures, labels: Labels) -> npt.NDArray[np.float64]:
         """[n]: the greatest absolute value of the gradient of each picture's cross-entropy."""

@@ -124,6 +124,11 @@ class RefiningAttack(Attack, Protocol):
         """
 
 
+def pictures_from_levels(levels: npt.NDArray[np.uint8]) -> Pictures:
+    """8-bit pictures of any shape as float32 in [0, 1]."""
+    return np.asarray(levels / np.float32(255), np.float32)
+
+
 def levels_from_attacked(attacked: Pictures, originals: npt.NDArray[np.uint8], budget: Budget) -> npt.NDArray[np.uint8]:
     """Attacked pictures as 8-bit pictures within the same budget: what can be given to a device.
 
@@ -137,7 +142,7 @@ def levels_from_attacked(attacked: Pictures, originals: npt.NDArray[np.uint8], b
     levels = attacked.astype(np.float64) * 255
     nearest = np.clip(np.rint(levels), 0, 255)
     shorter = originals + np.trunc(levels - originals + np.sign(levels - originals) * ROUNDING * 255)
-    start = (originals / 255).astype(np.float32)
+    start = pictures_from_levels(originals)
     within = budget.holds((nearest / 255).astype(np.float32), start)
     chosen = np.where(within[:, None, None, None], nearest, np.clip(shorter, 0, 255))
     return np.asarray(chosen, np.uint8)

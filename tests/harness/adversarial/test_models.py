@@ -83,8 +83,18 @@ def test_between_levels_the_answers_lie_between(contender: Contender) -> None:
     levels = np.random.default_rng(1).integers(0, 255, (1, 3, 224, 224)).astype(np.float32)
     at = {share: ((levels + share) / 255).astype(np.float32) for share in (0.0, 0.4, 1.0)}
     with closing(EngineModel(contender, pipeline, 2)) as model:
-        low, between, high = (model._input(each[0].transpose(1, 2, 0)) for each in at.values())
+        low, between, high = (model._inputs(each)[0] for each in at.values())
         np.testing.assert_allclose(between, low + 0.4 * (high - low), atol=2e-6)
+
+
+def test_whole_levels_and_others_of_one_batch_are_prepared_as_each_would_be_alone(contender: Contender) -> None:
+    rng = np.random.default_rng(4)
+    pictures = rng.random((3, 3, 224, 224), np.float32)
+    pictures[1] = rng.integers(0, 256, (3, 224, 224)) / np.float32(255)
+    pipeline = pipeline_of(contender).with_step(Step("colour", "bgr", {}))
+    with closing(EngineModel(contender, pipeline, 3)) as model:
+        alone = np.concatenate([model._inputs(each[None]) for each in pictures])
+        assert np.array_equal(model._inputs(pictures), alone)
 
 
 def test_pictures_are_asked_a_batch_at_a_time_and_any_number_of_them(contender: Contender) -> None:
