@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -28,13 +28,25 @@ from harness.registry import attack_from_text, attack_needs
 from harness.samples import Sample
 from harness.store import Store
 from noise.adversarial import GRADIENT
-from noise.adversarial.base import Attack, Budget, Labels, Pictures, RefiningAttack, levels_from_attacked
-from noise.adversarial.ledger import Account, Ledger
+from noise.adversarial.base import (
+    Attack,
+    Budget,
+    Pictures,
+    RefiningAttack,
+    levels_from_attacked,
+    pictures_from_levels,
+)
+from noise.adversarial.ledger import Account, Ledger, OnFinished
+from noise.adversarial.query.attack import QueryAttack
 from noise.adversarial.recipes import RECIPES
 from noise.seed import generator
 
-# Pictures that are attacked together. Results do not depend on it; what a kill loses does.
+# Pictures that climb together. Results do not depend on it; what a kill loses does.
 TOGETHER = 16
+# Pictures that one ledger is given, which hands each on as soon as it is done. At 224 x 224 they take 0.3 GB.
+IN_ONE_LEDGER = 512
+
+Keep = Callable[[Entry], None]
 
 
 @dataclass(frozen=True)
@@ -109,11 +121,15 @@ def make_set(job: Job, progress: Progress) -> AdversarialSet:
         samples = job.made.scored.samples
         missing = [each for each in samples if not _intact(job, manifest.entry(each.id))]
         done = len(samples) - len(missing)
+        together = TOGETHER if GRADIENT in map(attack_needs, parts_of(job.attack)) else IN_ONE_LEDGER
         with progress.task(f"attack {job.folder.name}", total=len(samples), done=done) as advance:
-            for at in range(0, len(missing), TOGETHER):
-                for entry in _attacked(job, missing[at : at + TOGETHER]):
-                    manifest.append(entry)
-                    advance()
+
+            def keep(entry: Entry) -> None:
+                manifest.append(entry)
+                advance()
+
+            for at in range(0, len(missing), together):
+                _attack_samples(job, missing[at : at + together], keep)
         manifest.sort()
     return set_from_folder(job.folder)
 
@@ -133,27 +149,44 @@ def _intact(job: Job, entry: Entry | None) -> bool:
         return False
 
 
-def _attacked(job: Job, samples: Sequence[Sample]) -> Iterator[Entry]:
-    """The lines of some pictures, their files in place."""
+def _attack_samples(job: Job, samples: Sequence[Sample], keep: Keep) -> None:
+    """Attack some pictures, and keep the line of each when its file is in place."""
     targets: list[Target] = []
     for sample in samples:
         ready = _target(job.tree, sample, job.made)
         if isinstance(ready, Target):
             targets.append(ready)
         else:
-            yield {"picture": sample.id, "label": sample.label, "error": ready}
-    if not targets:
-        return
+            keep({"picture": sample.id, "label": sample.label, "error": ready})
+    if targets:
+        _attack_targets(job, targets, keep)
+
+
+def _attack_targets(job: Job, targets: Sequence[Target], keep: Keep) -> None:
+    """Where an engine fails, what was not kept yet is halved until the picture at which it does is alone."""
+    left = dict(enumerate(targets))
+
+    def finished(place: int, best: Pictures, account: Account) -> None:
+        for entry in _entries(job, [targets[place]], best[None], [account]):
+            keep(entry)
+        del left[place]
+
     try:
-        entries = _entries(job, targets)
+        attacked, accounts = _run_attack(job, targets, finished)
+        rows = list(left)
+        if rows:
+            rest = [accounts[row] for row in rows] if accounts else []
+            for entry in _entries(job, [targets[row] for row in rows], attacked[rows], rest):
+                keep(entry)
     except EngineError as error:
-        if len(targets) == 1:
-            yield {"picture": targets[0].sample.id, "label": targets[0].sample.label, "error": f"engine: {error}"}
+        failed = list(left.values())
+        if len(failed) == 1:
+            sample = failed[0].sample
+            keep({"picture": sample.id, "label": sample.label, "error": f"engine: {error}"})
             return
-        for target in targets:
-            yield from _attacked(job, [target.sample])
-        return
-    yield from entries
+        half = len(failed) // 2
+        for part in (failed[:half], failed[half:]):
+            _attack_targets(job, part, keep)
 
 
 def pictures_of(made: Plan, count: int) -> list[Target]:
@@ -185,17 +218,22 @@ def _target(tree: Tree, sample: Sample, made: Plan) -> Target | str:
     return Target(sample, hashlib.sha256(data).hexdigest(), levels)
 
 
-def _entries(job: Job, targets: Sequence[Target]) -> list[Entry]:
+def _entries(job: Job, targets: Sequence[Target], attacked: Pictures, accounts: Sequence[Account]) -> list[Entry]:
+    """The lines of attacked pictures, their files in place.
+
+    Raises:
+        HarnessError: the attack left its budget.
+    """
     originals = np.stack([target.levels for target in targets])
-    pictures = (originals / np.float32(255)).astype(np.float32)
-    labels = np.array([target.sample.label for target in targets], np.int64)
-    attacked, accounts = _run_attack(job, pictures, labels, [target.sample.id for target in targets])
+    pictures = pictures_from_levels(originals)
+    outside = int((~job.budget.holds(attacked, pictures)).sum())
+    if outside:
+        raise HarnessError(f"{job.attack} left its budget {job.budget.name} on {outside} of {len(targets)} pictures")
     stored = levels_from_attacked(attacked, originals, job.budget)
-    given = (stored / np.float32(255)).astype(np.float32)
+    given = pictures_from_levels(stored)
+    answers = job.model.logits(np.concatenate([pictures, attacked, given])).argmax(axis=1).reshape(3, -1)
     columns: dict[str, Sequence[Any]] = {
-        "clean": job.model.logits(pictures).argmax(axis=1).tolist(),
-        "attacked": job.model.logits(attacked).argmax(axis=1).tolist(),
-        "stored": job.model.logits(given).argmax(axis=1).tolist(),
+        **dict(zip(("clean", "attacked", "stored"), answers.tolist(), strict=True)),
         "distance": job.budget.distance(attacked, pictures).tolist(),
         "stored_distance": job.budget.distance(given, pictures).tolist(),
     }
@@ -221,33 +259,47 @@ def _entries(job: Job, targets: Sequence[Target]) -> list[Entry]:
     return entries
 
 
-def _run_attack(job: Job, pictures: Pictures, labels: Labels, ids: Sequence[str]) -> tuple[Pictures, Sequence[Account]]:
-    """The attacked pictures, and the accounts of an attack by queries.
+def _run_attack(job: Job, targets: Sequence[Target], on_finished: OnFinished) -> tuple[Pictures, Sequence[Account]]:
+    """The attacked pictures, and where an attack asks for its answers an account of each.
+
+    Args:
+        on_finished: is called while others are still searched for, where the attack is one by queries alone.
 
     Raises:
-        HarnessError: the attack left its budget.
+        HarnessError: an attack by queries has no account for each picture.
     """
-    attacked = pictures.copy()
-    accounts: Sequence[Account] = ()
-    standing = np.arange(len(ids))
-    for text in parts_of(job.attack):
+    pictures = pictures_from_levels(np.stack([target.levels for target in targets]))
+    labels = np.array([target.sample.label for target in targets], np.int64)
+    ids = [target.sample.id for target in targets]
+    attacked, accounts = pictures.copy(), [Account()] * len(targets)
+    standing = np.arange(len(targets))
+    parts = parts_of(job.attack)
+    for number, text in enumerate(parts):
+        if number:
+            standing = standing[job.model.logits(attacked[standing]).argmax(axis=1) == labels[standing]]
+            if not len(standing):
+                break
         needs = attack_needs(text)
         model = job.model.gradients() if needs == GRADIENT else job.model.ledger(needs)
-        rngs = [generator(job.made.recipe.seed, f"{text} {job.budget.name}", ids[row]) for row in standing.tolist()]
         attack, given = attack_from_text(text, job.budget), (pictures[standing], labels[standing])
+        if len(parts) == 1 and isinstance(attack, QueryAttack):
+            model.on_finished = on_finished
+        rngs = [generator(job.made.recipe.seed, f"{text} {job.budget.name}", ids[row]) for row in standing.tolist()]
         if job.start is None:
             attacked[standing] = attack(model, *given, rngs)
         else:
             starts = np.stack([_stored_picture(job.start, each) for each in ids])
             attacked = refining(attack, text).refine(model, *given, starts, rngs)
-        accounts = model.accounts if isinstance(model, Ledger) and needs == needs_of(job.attack) else ()
-        standing = standing[job.model.logits(attacked[standing]).argmax(axis=1) == labels[standing]]
-        if not len(standing):
-            break
-    outside = int((~job.budget.holds(attacked, pictures)).sum())
-    if outside:
-        raise HarnessError(f"{job.attack} left its budget {job.budget.name} on {outside} of {len(ids)} pictures")
-    return attacked, accounts
+        if isinstance(model, Ledger):
+            if len(model.accounts) != len(standing):
+                raise HarnessError(
+                    f"the attack {text!r} must search for each picture once; of {len(standing)} pictures it searched "
+                    f"for {len(model.accounts)}"
+                )
+            for row, account in zip(standing.tolist(), model.accounts, strict=True):
+                accounts[row] = account
+    asks = any(attack_needs(text) != GRADIENT for text in parts)
+    return attacked, accounts if asks else ()
 
 
 def parts_of(attack: str) -> tuple[str, ...]:
@@ -275,7 +327,7 @@ def refining(attack: Attack, name: str) -> RefiningAttack:
 def _stored_picture(made: AdversarialSet, picture: str) -> Pictures:
     """float32 [3, H, W] in [0, 1], of a set."""
     levels = np.asarray(Image.open(made.folder / made.entries[picture]["file"])).transpose(2, 0, 1)
-    return (levels / np.float32(255)).astype(np.float32)
+    return pictures_from_levels(levels)
 
 
 def _png(levels: Levels) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engines.base import EngineError
 from harness.adversarial import make
 from harness.adversarial.make import Job, make_set
 from harness.adversarial.metrics import on_source
@@ -26,10 +27,15 @@ from harness.plan import Plan, plan
 from harness.prepare import prepare
 from harness.progress import Progress
 from harness.recipe import Recipe
+from harness.registry import twin_opener
+from harness.samples import Sample
+from noise.adversarial import DECISION, recipes
 from noise.adversarial.base import Pictures, budget_from_text
+from noise.adversarial.ledger import Ledger, Terms
 from noise.base import Step
 
 BUDGET = budget_from_text("4/255")
+BELOW = budget_from_text("0.5/255")  # of which a single step breaks some of the pictures
 SQUARE = "square:queries=12"
 
 
@@ -53,7 +59,7 @@ def test_a_set_is_the_same_whatever_is_attacked_together(
     made: Plan, engine: EngineModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_set(Job(tmp_path / "a", engine, SQUARE, BUDGET, made), Progress())
-    monkeypatch.setattr(make, "TOGETHER", 2)
+    monkeypatch.setattr(make, "IN_ONE_LEDGER", 2)
     make_set(Job(tmp_path / "b", engine, SQUARE, BUDGET, made), Progress())
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
@@ -68,13 +74,13 @@ def test_what_is_lost_or_damaged_is_attacked_again_and_the_rest_is_not(
     (job.folder / names[0]).unlink()
     (job.folder / names[1]).write_bytes(b"no picture")
     asked: list[str] = []
-    attack = make._attacked
+    target = make._target
 
-    def counted(job: Job, samples: Any) -> Any:
-        asked.extend(sample.id for sample in samples)
-        return attack(job, samples)
+    def counted(tree: Any, sample: Sample, made: Plan) -> Any:
+        asked.append(sample.id)
+        return target(tree, sample, made)
 
-    monkeypatch.setattr(make, "_attacked", counted)
+    monkeypatch.setattr(make, "_target", counted)
     make_set(job, Progress())
     assert sorted(asked) == sorted(list(before.entries)[:2])
     assert content(job.folder) == whole
@@ -121,18 +127,85 @@ def test_a_picture_that_cannot_be_read_is_a_counted_row(made: Plan, engine: Engi
     assert on_source(found).clean.n == len(made.scored.samples)
 
 
+def test_an_engine_that_fails_at_one_picture_fails_at_no_other(
+    made: Plan, engine: EngineModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_set(Job(tmp_path / "whole", engine, SQUARE, BUDGET, made), Progress())
+    bad = make.pictures_of(made, 3)[-1]
+    logits = engine.logits
+
+    def failing(pictures: Pictures) -> Logits:
+        if any(np.array_equal(np.rint(each * 255), bad.levels) for each in pictures):
+            raise EngineError("out of memory")
+        return logits(pictures)
+
+    monkeypatch.setattr(engine, "logits", failing)
+    found = make_set(Job(tmp_path / "set", engine, SQUARE, BUDGET, made), Progress())
+    assert found.entries[bad.sample.id]["error"] == "engine: out of memory"
+    rest = {name: entry for name, entry in whole.entries.items() if name != bad.sample.id}
+    assert {name: entry for name, entry in found.entries.items() if "error" not in entry} == rest
+
+
+def test_batches_are_full_until_the_last_pictures(
+    made: Plan, engine: EngineModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledgers: list[Ledger] = []
+    new = engine.ledger
+
+    def noted(needs: str) -> Ledger:
+        ledgers.append(new(needs))
+        return ledgers[-1]
+
+    monkeypatch.setattr(engine, "ledger", noted)
+    found = make_set(Job(tmp_path / "set", engine, "square:queries=40", BUDGET, made), Progress())
+    (ledger,) = ledgers
+    assert ledger.queries == sum(entry["queries"] for entry in found.entries.values())
+    longest = max(entry["queries"] for entry in found.entries.values())
+    # Each call is full, or all pictures that are not done are in it.
+    assert ledger.calls <= ledger.queries / ledger.batch + longest
+    assert ledger.abreast >= 2 * ledger.batch
+
+
+def test_in_a_cascade_each_picture_has_the_account_of_what_was_asked_about_it(made: Plan, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="twins need torch")
+    twin = twin_opener()("twin", made.artifact, made.pipeline, 4)
+    recipe = recipes.Recipe("", tuple(map(recipes.Planned, ("fgsm", "square:queries=5"))), cascades=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(recipes.RECIPES, "two", recipe)
+        found = make_set(Job(tmp_path / "set", twin, "two", BELOW, made), Progress())
+        alone = make_set(Job(tmp_path / "one", twin, "fgsm", BELOW, made), Progress())
+    for name, entry in found.entries.items():
+        fell = alone.entries[name]["attacked"] != entry["label"]
+        assert (entry["queries"] == 0) == fell
+        assert entry["queries"] <= 5
+    assert {entry["queries"] == 0 for entry in found.entries.values()} == {True, False}
+    assert all("queries" not in entry for entry in alone.entries.values())
+
+
 class Cheat:
-    """A double of an attack, which leaves its budget."""
+    """A double of an attack, which asks nothing but the clean pictures, if that, and leaves its budget."""
+
+    def __init__(self, asks: bool) -> None:
+        self.asks = asks
 
     def __call__(self, model: Any, pictures: Pictures, labels: Any, rngs: Any) -> Pictures:
+        if self.asks:
+            model.search(Terms(BUDGET, 2, DECISION), pictures, labels, [(_ for _ in ()) for _ in pictures])
         return np.clip(pictures + 0.5, 0, 1).astype(np.float32)
 
 
-def test_an_attack_that_leaves_its_budget_is_caught(
-    made: Plan, engine: EngineModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("asks", "message"),
+    [
+        (True, r"left its budget linf:4/255 on \d+ of 6 pictures"),
+        (False, "must search for each picture once; of 6 pictures it searched for 0"),
+    ],
+)
+def test_an_attack_that_cheats_is_caught(
+    made: Plan, engine: EngineModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks: bool, message: str
 ) -> None:
-    monkeypatch.setattr(make, "attack_from_text", lambda text, budget: Cheat())
-    with pytest.raises(HarnessError, match=r"left its budget linf:4/255 on \d+ of 6 pictures"):
+    monkeypatch.setattr(make, "attack_from_text", lambda text, budget: Cheat(asks))
+    with pytest.raises(HarnessError, match=message):
         make_set(Job(tmp_path / "set", engine, SQUARE, BUDGET, made), Progress())
 
 
@@ -152,7 +225,7 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from harness.adversarial import make
+from harness.adversarial.make import Job, make_set
 from harness.demo.embedded import demo_recipe
 from harness.plan import plan
 from harness.prepare import prepare
@@ -160,12 +233,11 @@ from harness.progress import Progress
 from noise.adversarial.base import budget_from_text
 from tests.harness.adversarial.test_make import SQUARE, Slow
 
-make.TOGETHER = 1
 recipe = replace(demo_recipe(), calibration_pictures=4, noise=("clean",), engines=("ort-cpu:fp32",), limit=6)
 made = plan(recipe)
 (contender,) = prepare(made, Path(sys.argv[1]) / "artifacts", Progress())
-with closing(Slow(contender, made.pipeline, 4)) as model:
-    make.make_set(make.Job(Path(sys.argv[1]) / "set", model, SQUARE, budget_from_text("4/255"), made), Progress())
+with closing(Slow(contender, made.pipeline, 1)) as model:
+    make_set(Job(Path(sys.argv[1]) / "set", model, SQUARE, budget_from_text("4/255"), made), Progress())
 """
 
 
