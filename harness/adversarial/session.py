@@ -187,7 +187,7 @@ def _check_plan(request: Request, made: Plan) -> None:
     Raises:
         HarnessError: an unknown source, nothing that the attacks could be made on, a budget beyond every picture, or a
             surrogate with another size of input or other classes.
-        EngineUnavailable: torch is missing and an attack needs gradients.
+        ExportError, EngineUnavailable: an attack needs gradients, and the file has no twin, or torch is missing.
     """
     height, width = made.artifact.size
     beyond = {LINF: 1.0, L2: (3 * height * width) ** 0.5, L1: 3.0 * height * width}
@@ -201,7 +201,8 @@ def _check_plan(request: Request, made: Plan) -> None:
     for path in request.surrogates:
         check_source(artifact_from_onnx(Path(path)), made.artifact)
     if request.by_gradients:
-        twin_opener()
+        # What the file itself lacks, its quantised versions lack too.
+        twin_opener()("twin", made.artifact, made.pipeline, 1)
     contenders = [f"{engine}:{version}" for engine, version in made.versions]
     twins = [twin_name(f"{engine}:{version}") for engine, version in made.versions if version in (FP32, INTEGER)]
     twins += map(surrogate_name, request.surrogates)

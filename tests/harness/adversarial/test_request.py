@@ -108,7 +108,8 @@ def test_a_model_without_a_twin_is_attacked_by_queries_and_the_report_says_why(
     assert outcome.masking == {}
     assert outcome.found.budgets[0].worst["ort-cpu:fp32"].robust.n == 3
     with pytest.raises(ExportError, match="Asinh"):
-        attacked(replace(QUERIES, attacks=("fgsm",)), without_twin, tmp_path / "out")
+        attacked(replace(QUERIES, attacks=("fgsm",)), without_twin, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
 
 
 def test_attacks_by_queries_without_doubts_do_without_torch(
