@@ -29,8 +29,10 @@ def load(request: Request) -> Network:
     path = Path(request.name)
     state, entry, passed_over = read_state(path, request.entry)
     network = request.architecture.network(request.classes)
-    state = fitted(state, network.module.state_dict())
+    state, prefix, left_out = fitted(state, network.module.state_dict())
     notes = [*network.notes]
+    if left_out:
+        notes.append(f"of {path.name} the weights under {prefix!r} are taken; left out: {listed(left_out)}")
     classes = _classes(state, network.module)
     if classes and not request.classes:
         network = request.architecture.network(classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import warnings
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -35,6 +37,16 @@ ENTRIES = (
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "ema.")
 # Counters that no answer depends on.
 COUNTERS = ("num_batches_tracked", "n_averaged")
+
+# What training scripts keep beside the weights, their options and their scores: a plain object and numbers of NumPy,
+# which run no code of anybody's when they are read. NumPy 1 and 2 write the same function under two names.
+_NUMBER: Any = np.float64().__reduce__()[0]
+_PLAIN: tuple[Any, ...] = (
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
+    *((_NUMBER, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+)
 
 _UNSAFE = re.compile(r"GLOBAL ([\w.]+)|Trying to instantiate a class ([\w.]+)|class ([\w.]+)")
 _NO_STATE = "expected the weights of a network: torch.save(model.state_dict(), FILE), or a file of safetensors"
@@ -66,7 +78,7 @@ def _safetensors(path: Path) -> Any:
 
 def _unpickled(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([*_PLAIN]):
             warnings.simplefilter("ignore")  # of old formats, which are read or refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -91,15 +103,20 @@ def _weights(content: Any, path: Path, entry: str) -> tuple[State, str, tuple[st
         if entry not in content:
             raise ExportError(f"{path} has no entry {entry!r}; it has {listed(map(str, content))}")
         return _only_tensors(content[entry], path), entry, ()
-    if any(isinstance(value, torch.Tensor) for value in content.values()):
+    sets = [key for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
+    found = [key for key in ENTRIES if key in sets]
+    if found:  # before the bare form: beside the weights there may be a tensor, such as the best accuracy
+        return _only_tensors(content[found[0]], path), found[0], tuple(found[1:])
+    if _has_tensors(content) and not sets:
         return _only_tensors(content, path), "", ()
-    found = [key for key in ENTRIES if isinstance(content.get(key), Mapping) and content[key]]
-    if not found:
-        raise ExportError(
-            f"{path} has no weights under the usual names; it has {listed(map(str, content))}. Name the "
-            f"entry with --entry KEY; {_NO_STATE}"
-        )
-    return _only_tensors(content[found[0]], path), found[0], tuple(found[1:])
+    raise ExportError(
+        f"{path} has no weights under the usual names; it has {listed(map(str, content))}. Name the entry with "
+        f"--entry KEY; {_NO_STATE}"
+    )
+
+
+def _has_tensors(content: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, torch.Tensor) for value in content.values())
 
 
 def _only_tensors(content: Any, path: Path) -> State:
@@ -113,13 +130,39 @@ def _only_tensors(content: Any, path: Path) -> State:
     return state
 
 
-def fitted(state: State, names: Iterable[str]) -> State:
-    """The state without the prefixes of wrappers that the network's own names do not have, and without counters."""
-    own = list(names)
-    state = {name: value for name, value in state.items() if name.rsplit(".", 1)[-1] not in COUNTERS}
+def fitted(state: State, names: Iterable[str]) -> tuple[State, str, tuple[str, ...]]:
+    """The state under the names that a network has, without what wrappers put in front of them, and without counters.
+
+    Args:
+        state: as it is in the file.
+        names: the network's own.
+
+    Returns:
+        the state; the prefix of only a part of the names ("" for none) that was taken off, where the part with it has
+        all that the network needs; the names of the rest, which is left out.
+    """
+    own = [name for name in names if not _counts(name)]
+    state = {name: value for name, value in state.items() if not _counts(name)}
     while state:
         prefix = next((each for each in PREFIXES if all(name.startswith(each) for name in state)), "")
         if not prefix or all(name.startswith(prefix) for name in own):
             break
         state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
+    prefix = _prefix_of_a_part(state, own)
+    if not prefix:
+        return state, "", ()
+    part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return part, prefix, tuple(name for name in state if not name.startswith(prefix))
+
+
+def _prefix_of_a_part(state: State, own: list[str]) -> str:
+    """What stands in front of all of the network's names in the state, the usual prefixes first; "" for nothing."""
+    if not own or all(name in state for name in own):
+        return ""
+    tried = [name.removesuffix(own[0]) for name in state if name.endswith(f".{own[0]}")]
+    fits = [prefix for prefix in tried if all(prefix + name in state for name in own)]
+    return min(fits, key=lambda prefix: prefix not in PREFIXES, default="")
+
+
+def _counts(name: str) -> bool:
+    return name.rsplit(".", 1)[-1] in COUNTERS

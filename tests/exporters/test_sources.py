@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+from argparse import Namespace
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,13 +87,47 @@ def prefixed(prefix: str) -> dict[str, torch.Tensor]:
         {"ema": prefixed("module._orig_mod.")},
         {"model_ema": {**prefixed("module."), "n_averaged": torch.tensor(5)}},
         {name: value for name, value in weights().items() if "num_batches" not in name},
+        {"epoch": 3, "arch": "small", "state_dict": prefixed("module."), "best_acc1": torch.tensor(71.5)},
+        {"model": weights(), "optimizer": {}, "args": Namespace(lr=0.1, model="small", output_dir=None)},
+        {"state_dict": weights(), "accuracy": np.float64(0.9), "loss": np.float32(1.5), "step": np.int64(3)},
+        {"state_dict": {**prefixed("model."), "criterion.weight": torch.ones(CLASSES)}, "global_step": 3},
+        {"state_dict": {"criterion.weight": torch.ones(CLASSES), **prefixed("module.model.")}},
     ],
-    ids=["bare", "state_dict", "parallel", "compiled", "both", "averaged", "uncounted"],
+    ids=[
+        *("bare", "state_dict", "parallel", "compiled", "both", "averaged", "uncounted"),
+        *("PyTorch's ImageNet example", "torchvision's reference", "NumPy's scores", "Lightning with a loss", "deeper"),
+    ],
 )
 def test_weights_are_found_in_the_usual_wrappings(content: object, tmp_path: Path) -> None:
     state = loaded(saved(tmp_path, content)).module.state_dict()
     for name, value in weights().items():
         assert "num_batches" in name or torch.equal(state[name], value), name
+
+
+def test_scores_that_numpy_1_wrote_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"state_dict": weights(), "loss": np.float32(1)}, path, _use_new_zipfile_serialization=False)
+    now, before = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"
+    content = path.read_bytes()
+    other = content.replace(now, before) if now in content else content.replace(before, now)
+    assert other != content
+    path.write_bytes(other)
+    assert torch.equal(loaded(path).module.state_dict()["fc.weight"], weights()["fc.weight"])
+
+
+def test_what_is_left_out_of_a_checkpoint_is_named(tmp_path: Path) -> None:
+    other = {f"teacher.{name}": value + 1 for name, value in weights().items()}
+    network = loaded(saved(tmp_path, {"state_dict": {**other, **prefixed("model.")}}))
+    assert torch.equal(network.module.state_dict()["fc.bias"], weights()["fc.bias"])
+    assert "the weights under 'model.' are taken; left out: teacher.conv.weight" in network.notes[0]
+    assert "and 2 more" in network.notes[0]
+
+
+def test_a_score_beside_weights_under_an_unusual_name_is_not_taken_for_them(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"backbone": weights(), "best_acc1": torch.tensor(71.5)})
+    with pytest.raises(ExportError, match="no weights under the usual names; it has backbone, best_acc1"):
+        loaded(path)
+    assert torch.equal(loaded(path, entry="backbone").module.state_dict()["fc.bias"], weights()["fc.bias"])
 
 
 def test_weights_are_read_from_safetensors(tmp_path: Path) -> None:
@@ -155,7 +190,7 @@ def test_a_whole_network_in_a_pickle_is_refused(tmp_path: Path) -> None:
         (b"PK\x03\x04 half a zip", "is not a checkpoint of PyTorch"),
         ([1, 2], "holds list; expected the weights of a network"),
         ({"epoch": 3, "optimizer": {}}, "no weights under the usual names; it has epoch, optimizer"),
-        ({"model": {"lr": 0.1}}, "holds no tensors"),
+        ({"model": {"lr": 0.1}}, "no weights under the usual names; it has model"),
     ],
 )
 def test_what_is_no_file_of_weights_is_refused(content: object, message: str, tmp_path: Path) -> None:
