@@ -122,8 +122,8 @@ def _assumed(job: ExportJob, network: Network) -> tuple[str, ...]:
     if not job.arch or job.preprocess or network.pipeline is None:
         return ()
     text = (
-        f"the preprocessing is assumed to be that of the published weights of {job.arch}; if yours were trained "
-        f"otherwise, say so with --preprocess, or in the sidecar"
+        f"the preprocessing is assumed to be that of the published weights {network.about['preprocessing_of']}; if "
+        f"yours were trained otherwise, say so with --preprocess, or in the sidecar"
     )
     return (text,)
 

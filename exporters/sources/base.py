@@ -49,7 +49,8 @@ class Network:
 
     Args:
         module: takes float32 [n, 3, H, W].
-        about: where network and weights come from, as JSON.
+        about: where network and weights come from, as JSON; of an architecture alone ``preprocessing_of`` names the
+            published weights whose pipeline it has.
         pipeline: from the bytes of a picture to the network's input; ``None`` where nobody says.
         classes: names in the order of the outputs, or ``None``.
         label_set: `IMAGENET_1K` where the outputs are its classes in the order of the WordNet ids.

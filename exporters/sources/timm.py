@@ -89,7 +89,8 @@ def _without_weights(name: str, request: Request, config: Mapping[str, Any]) -> 
     module = drawn(request.seed, lambda: with_a_last_layer(timm.create_model(name, pretrained=False, **options)))
     about = {"library": f"timm {timm.__version__}"}
     if request.untrained:
-        return Network(module.eval(), about, pipeline_from_config(config))
+        declared = ".".join(filter(None, (config.get("architecture", name), config.get("tag"))))
+        return Network(module.eval(), about | {"preprocessing_of": declared}, pipeline_from_config(config))
     note = f"the weights are drawn with seed {request.seed}: the network has learnt nothing"
     about = {**about, "weights": RANDOM}
     return Network(module.eval(), {**about, "seed": request.seed}, pipeline_from_config(config), notes=(note,))

@@ -26,6 +26,10 @@ from exporters.sources.weights import drawn, with_a_last_layer
 from noise.base import Pipeline
 from noise.resize import PILLOW_FILTERS
 
+# With published weights these normalise once more: they were trained on levels from -1 to 1. Only their layout is in a
+# file of weights, so that has to be assumed of a checkpoint.
+NORMALISE_AGAIN = ("googlenet", "inception_v3")
+
 ALL_NAMES = "https://docs.pytorch.org/vision/stable/models.html"
 
 
@@ -43,13 +47,13 @@ def load(request: Request) -> Network:
     if name not in known:
         raise no_such("network of torchvision", name, known, ALL_NAMES)
     offered = get_model_weights(name)
-    if request.untrained or wanted == RANDOM:
-        return _without_weights(name, request, next(iter(offered), None))
-    if wanted and wanted not in (*offered.__members__, "DEFAULT"):
+    if wanted and wanted not in (*offered.__members__, RANDOM):
         raise no_such(f"set of weights for {name}", wanted, [*offered.__members__, RANDOM], ALL_NAMES)
-    if not len(offered):
+    weights = offered.__members__.get("DEFAULT" if wanted in ("", RANDOM) else wanted)
+    if request.untrained or wanted == RANDOM:
+        return _without_weights(name, request, weights)
+    if weights is None:
         raise ExportError(f"torchvision has no weights for {name}; draw them: torchvision:{name}@{RANDOM}")
-    weights = offered[wanted] if wanted and wanted != "DEFAULT" else offered.DEFAULT
     if not weights.meta["categories"]:
         raise ExportError(f"the weights {weights} are for features, and have no classes; take others of {name}")
     if request.classes not in (0, len(weights.meta["categories"])):
@@ -82,14 +86,20 @@ def label_set(weights: Any) -> str:
 
 
 def _without_weights(name: str, request: Request, weights: Any) -> Network:
-    options = {"num_classes": request.classes} if request.classes else {}
-    if name in ("googlenet", "inception_v3"):
+    options: dict[str, Any] = {"num_classes": request.classes} if request.classes else {}
+    notes: tuple[str, ...] = ()
+    if name in NORMALISE_AGAIN:
         options["init_weights"] = False  # else minutes of drawing, and a warning
+        options["transform_input"] = request.untrained
+        notes = (
+            f"{name} normalises its input once more (transform_input=True), as torchvision has it with its own weights",
+        )
     module = drawn(request.seed, lambda: with_a_last_layer(get_model(name, weights=None, **options)))
     pipeline = None if weights is None else pipeline_from_weights(weights)
     about = {"library": f"torchvision {torchvision.__version__}"}
     if request.untrained:
-        return Network(module.eval(), about, pipeline)
+        declared = {} if weights is None else {"preprocessing_of": str(weights)}
+        return Network(module.eval(), about | declared, pipeline, notes=notes)
     note = f"the weights are drawn with seed {request.seed}: the network has learnt nothing"
     return Network(module.eval(), {**about, "weights": RANDOM, "seed": request.seed}, pipeline, notes=(note,))
 

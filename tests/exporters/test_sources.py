@@ -433,6 +433,35 @@ def test_another_size_changes_the_resize_in_proportion() -> None:
     assert sizes == [183, 160]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "named", "size"),
+    [("@IMAGENET1K_V1", "IMAGENET1K_V1", 256), ("@IMAGENET1K_V2", "IMAGENET1K_V2", 232), ("", "IMAGENET1K_V2", 232)],
+)
+def test_an_architecture_has_the_preprocessing_of_the_weights_that_are_named(
+    wanted: str, named: str, size: int, tmp_path: Path
+) -> None:
+    arch = f"torchvision:regnet_y_400mf{wanted}"
+    trained = network_loader("torchvision")(Request("regnet_y_400mf", untrained=True))
+    network = loaded(saved(tmp_path, trained.module.state_dict()), arch)
+    assert network.pipeline is not None
+    assert network.pipeline.step_of("resize", "").params["size"] == size
+    assert f"the published weights RegNet_Y_400MF_Weights.{named};" in network.notes[0]
+
+
+def test_weights_of_an_architecture_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="no set of weights for resnet18 'NONSENSE'; there are IMAGENET1K_V1"):
+        loaded(saved(tmp_path, weights()), f"{RESNET}@NONSENSE")
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_a_checkpoint_of_a_network_that_normalises_again_does_so_here(name: str, tmp_path: Path) -> None:
+    trained = network_loader("torchvision")(Request(name, untrained=True))
+    network = loaded(saved(tmp_path, trained.module.state_dict()), f"torchvision:{name}")
+    assert network.module.transform_input is True
+    assert any(f"{name} normalises its input once more" in note for note in network.notes)
+    assert network_from_job(ExportJob(f"torchvision:{name}@random")).module.transform_input is False
+
+
 def test_last_layer_of_zeros_is_drawn() -> None:
     from exporters.sources.weights import with_a_last_layer
 
@@ -444,7 +473,8 @@ def test_last_layer_of_zeros_is_drawn() -> None:
 def test_preprocessing_of_a_checkpoint_is_assumed_aloud_or_named(tmp_path: Path) -> None:
     trained = network_loader("torchvision")(Request("squeezenet1_1", untrained=True))
     path = saved(tmp_path, trained.module.state_dict())
-    assert "assumed to be that of the published weights" in loaded(path, "torchvision:squeezenet1_1").notes[0]
+    assumed = loaded(path, "torchvision:squeezenet1_1").notes[0]
+    assert "assumed to be that of the published weights SqueezeNet1_1_Weights.IMAGENET1K_V1;" in assumed
     named = loaded(path, "torchvision:squeezenet1_1", preprocess="tensorflow")
     assert named.notes == ()
     assert named.pipeline is not None
