@@ -33,7 +33,8 @@ class ExportJob:
         arch: spec of the network whose weights a checkpoint holds.
         entry: key of the weights in a checkpoint that holds several.
         classes: names of the classes in the order of the outputs; their number alone where nobody knows the names.
-        size: height and width of the input in pixels; 0 for what the weights were trained on.
+        size: height and width of the input in pixels; 0 for what the weights were trained on. Of two sizes that are
+            declared each comes with its own resize; another changes the resize in proportion.
         preprocess: a preset that is declared instead of what the source declares.
         data: pictures to compare on; "" for the embedded ones.
         target: row of `exporters.TARGETS`, which decides the version of ONNX's operators.
@@ -79,7 +80,7 @@ def network_from_job(job: ExportJob) -> Network:
             is no checkpoint; nothing to bake.
     """
     network = _loaded(job)
-    pipeline = _pipeline(job, network.pipeline)
+    pipeline = _pipeline(job, network)
     if job.bake and pipeline is None:
         raise HarnessError(
             f"--bake moves the normalisation into the graph; {job.spec} has none: name it with --preprocess"
@@ -135,15 +136,19 @@ def _parts(spec: str) -> tuple[str, str]:
     return source, name
 
 
-def _pipeline(job: ExportJob, declared: Pipeline | None) -> Pipeline | None:
+def _pipeline(job: ExportJob, network: Network) -> Pipeline | None:
     """What is declared of the preprocessing, with the size that the user wants."""
+    declared, tested = network.pipeline, network.tested
     if job.preprocess:
         if job.preprocess not in preset_names():
             raise unknown("preset", job.preprocess, preset_names())
         size = job.size or (DEFAULT_SIZE if declared is None else _size(declared))
         return pipeline_from_preset(job.preprocess, size=size)
-    if declared is None or job.size in (0, _size(declared)):
+    if declared is None or job.size == 0:
         return declared
+    for known in (tested, declared):
+        if known is not None and job.size == _size(known):
+            return known
     crop, resize = _size(declared), declared.step_of("resize", "--size changes").params["size"]
     changed = declared.with_step(Step("crop", "centre", {"size": job.size}))
     return changed.with_step(Step("resize", "pillow", {"size": round(resize * job.size / crop)}))

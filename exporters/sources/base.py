@@ -52,6 +52,7 @@ class Network:
         about: where network and weights come from, as JSON; of an architecture alone ``preprocessing_of`` names the
             published weights whose pipeline it has.
         pipeline: from the bytes of a picture to the network's input; ``None`` where nobody says.
+        tested: the pipeline of the size that its authors test at, where it is another than ``pipeline``; else ``None``.
         classes: names in the order of the outputs, or ``None``.
         label_set: `IMAGENET_1K` where the outputs are its classes in the order of the WordNet ids.
         notes: what the user should know, a sentence each.
@@ -60,6 +61,7 @@ class Network:
     module: torch.nn.Module
     about: Mapping[str, Any]
     pipeline: Pipeline | None = None
+    tested: Pipeline | None = None
     classes: tuple[str, ...] | None = None
     label_set: str = ""
     notes: tuple[str, ...] = ()

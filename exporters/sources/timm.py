@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,28 +77,47 @@ def _with_weights(name: str, config: Mapping[str, Any]) -> Network:
     module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
     imagenet = config["num_classes"] == IMAGENET_CLASSES
     about = {"library": f"timm {timm.__version__}", "weights": f"{config['architecture']}.{config['tag']}", "url": url}
-    return Network(
-        module.eval(),
-        {**about, "file_sha256": sha256_of(file)},
-        pipeline_from_config(config),
-        label_set=IMAGENET_1K if imagenet else "",
+    network = Network(
+        module.eval(), {**about, "file_sha256": sha256_of(file)}, label_set=IMAGENET_1K if imagenet else ""
     )
+    return _prepared(network, config)
 
 
 def _without_weights(name: str, request: Request, config: Mapping[str, Any]) -> Network:
     options: dict[str, Any] = {"num_classes": request.classes} if request.classes else {}
     module = drawn(request.seed, lambda: with_a_last_layer(timm.create_model(name, pretrained=False, **options)))
     about = {"library": f"timm {timm.__version__}"}
+    network = Network(module.eval(), about)
     if request.untrained:
         declared = ".".join(filter(None, (config.get("architecture", name), config.get("tag"))))
-        return Network(module.eval(), about | {"preprocessing_of": declared}, pipeline_from_config(config))
+        return _prepared(replace(network, about=about | {"preprocessing_of": declared}), config)
     note = f"the weights are drawn with seed {request.seed}: the network has learnt nothing"
     about = {**about, "weights": RANDOM}
-    return Network(module.eval(), {**about, "seed": request.seed}, pipeline_from_config(config), notes=(note,))
+    return _prepared(replace(network, about={**about, "seed": request.seed}, notes=(note,)), config)
 
 
-def pipeline_from_config(config: Mapping[str, Any]) -> Pipeline:
+def _prepared(network: Network, config: Mapping[str, Any]) -> Network:
+    """The network with its preprocessing, and with that of testing where it is another: often of larger pictures."""
+    pipeline = pipeline_from_config(config)
+    tested = pipeline_from_config(config, at_test_size=True)
+    if tested == pipeline:
+        return replace(network, pipeline=pipeline)
+    trained = config["input_size"][-1]
+    size = (config.get("test_input_size") or config["input_size"])[-1]
+    crop = config.get("test_crop_pct") or config["crop_pct"]
+    note = (
+        f"the weights were trained with {trained} pixels; their authors test with {size}, the crop {crop:.0%} of the "
+        f"picture: --size {size} does so"
+    )
+    return replace(network, pipeline=pipeline, tested=tested, notes=(*network.notes, note))
+
+
+def pipeline_from_config(config: Mapping[str, Any], at_test_size: bool = False) -> Pipeline:
     """What ``timm.data.create_transform(**resolve_data_config(...))`` does with a picture of Pillow.
+
+    Args:
+        config: of the weights, as timm publishes it.
+        at_test_size: with ``test_input_size`` and ``test_crop_pct``, where the config has them.
 
     Source: ``timm.data.transforms_factory.transforms_imagenet_eval``. The shorter side is ``floor(size / crop_pct)``;
     "squash" makes both sides that long.
@@ -105,7 +125,7 @@ def pipeline_from_config(config: Mapping[str, Any]) -> Pipeline:
     Raises:
         ExportError: a crop mode, shape or filter that no step of ours has.
     """
-    said = resolve_data_config(pretrained_cfg=dict(config))
+    said = resolve_data_config(pretrained_cfg=dict(config), use_test_size=at_test_size)
     _, height, width = said["input_size"]
     geometry = {"center": "shorter_side", "squash": "square"}.get(said["crop_mode"])
     if geometry is None or height != width or said["interpolation"] not in PILLOW_FILTERS:

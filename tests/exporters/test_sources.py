@@ -426,6 +426,17 @@ def test_declared_preprocessing_gives_the_bits_of_timms_transforms(name: str) ->
     assert np.array_equal(through(pipeline_from_config(config), data), transform(opened).numpy())
 
 
+@pytest.mark.usefixtures("_timm")
+@pytest.mark.parametrize(("size", "resized"), [(0, 235), (224, 235), (288, 288), (256, 269)])
+def test_the_size_of_testing_is_said_and_brings_its_own_crop(size: int, resized: int) -> None:
+    """timm's resnet50.a1_in1k: trained on 224 of 235 pixels (95 %), tested on 288 of 288 (100 %)."""
+    network = network_from_job(ExportJob("timm:resnet50@random", size=size))
+    assert network.pipeline is not None
+    assert network.pipeline.step_of("resize", "").params["size"] == resized
+    assert network.pipeline.step_of("crop", "").params["size"] == (size or 224)
+    assert "with 224 pixels; their authors test with 288, the crop 100% of the picture: --size 288" in network.notes[1]
+
+
 def test_another_size_changes_the_resize_in_proportion() -> None:
     network = network_from_job(ExportJob("torchvision:squeezenet1_1@random", size=160))
     assert network.pipeline is not None
