@@ -13,6 +13,9 @@ from exporters.base import ExportError
 from exporters.sources.base import Architecture, Network, Request, listed
 from exporters.sources.state_dict import COUNTERS, State, fitted, read_state
 
+# What a weight may be stored in: a type whose numbers are the weight's own.
+VALUES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
 
 def load(request: Request) -> Network:
     """A network with the weights of a file of PyTorch or safetensors.
@@ -38,6 +41,7 @@ def load(request: Request) -> Network:
         network = request.architecture.network(classes)
         notes.append(f"{path.name} has {classes} classes, and so has the network now")
     _check(state, network.module, request.architecture, path)
+    _check_kinds(state, network.module, path)
     converted = _dtypes(state)
     if converted:
         notes.append(f"{converted} of the {len(state)} tensors of {path.name}: converted to float32")
@@ -90,6 +94,25 @@ def _check(state: State, module: torch.nn.Module, architecture: Architecture, pa
         raise ExportError(
             f"the weights of {path} are not those of {architecture.spec}, which has {len(own)} tensors. Of the file's "
             f"{len(state)}: {'; '.join(problems)}. Name the right network with --arch"
+        )
+
+
+def _check_kinds(state: State, module: torch.nn.Module, path: Path) -> None:
+    """See that what the network computes with is no code of a quantised file, which would be taken for its value.
+
+    Raises:
+        ExportError: whole numbers, or floats of 8 bits, which mean nothing without their scales.
+    """
+    own = module.state_dict()
+    codes = [
+        f"{name} in {str(value.dtype).removeprefix('torch.')}"
+        for name, value in state.items()
+        if name in own and own[name].is_floating_point() and value.dtype not in VALUES
+    ]
+    if codes:
+        raise ExportError(
+            f"{path} holds codes for {len(codes)} weights of a float network: {listed(codes)}; without their scales "
+            f"they are no values. Save the weights that were quantised, in float32, float16 or bfloat16"
         )
 
 

@@ -257,6 +257,15 @@ def test_half_precision_weights_become_float32_and_it_is_said(tmp_path: Path) ->
     assert any("7 in float16 of the 7 tensors" in note for note in network.notes)
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn, torch.bool])
+def test_codes_are_not_taken_for_weights(kind: torch.dtype, tmp_path: Path) -> None:
+    state = weights()
+    state["fc.weight"] = state["fc.weight"].to(kind)
+    name = str(kind).removeprefix("torch.")
+    with pytest.raises(ExportError, match=rf"codes for 1 weights of a float network: fc\.weight in {name}"):
+        loaded(saved(tmp_path, state))
+
+
 def test_the_network_gets_the_classes_of_the_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("cat\ndog\nhorse\n")
     trained = network_loader("torchvision")(Request("squeezenet1_1", classes=3, untrained=True))
