@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +70,7 @@ def _export(network: Network, options: ExportOptions, pictures: Levels, path: Pa
             f"the network has {found} outputs, and {wanted} classes are named; mend the list, or the network"
         )
     model, warned = traced(module, size, options.exporter, options.opset)
-    model, simpler = _simpler(model, _floats(pictures, pipeline))
+    model, simpler = _simpler(model, _floats(np.concatenate([*inputs.values()]), pipeline))
     model = finished(with_opset(model, options.opset))
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
@@ -177,17 +177,22 @@ def _compared(
 ) -> list[Comparison]:
     """The network against the file, for every kind of input and batch."""
     session = _Session(made.path.read_bytes())
+    among = _logits(module, [_floats(levels, pipeline) for levels in inputs.values()])
     found = []
     for name, levels in inputs.items():
         floats = _floats(levels, pipeline)
         given: npt.NDArray[Any] = levels if made.input.dtype == "uint8" else floats
         for batch in BATCHES:
             parts = [slice(start, start + batch) for start in range(0, len(levels), batch)]
-            with torch.no_grad():
-                wanted = np.concatenate([module(torch.from_numpy(floats[part])).numpy() for part in parts])
+            wanted = _logits(module, [floats[part] for part in parts])
             got = np.concatenate([session(given[part]) for part in parts])
-            found.append(Comparison(name, batch, parity_from_logits(wanted, got)))
+            found.append(Comparison(name, batch, parity_from_logits(wanted, got, among)))
     return found
+
+
+def _logits(module: torch.nn.Module, batches: Iterable[Values]) -> Values:
+    with torch.no_grad():
+        return np.concatenate([module(torch.from_numpy(batch)).numpy() for batch in batches])
 
 
 class _Session:

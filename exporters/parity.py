@@ -20,7 +20,11 @@ class Parity:
         agreeing: of these, how many have the same top class in both.
         max_error: the greatest absolute difference of a logit.
         mean_error: the mean absolute difference.
-        spread: the standard deviation of the reference's logits, to judge the errors by.
+        spread: the standard deviation of the reference's logits.
+        deviation: the root mean square of the reference's logits around the mean of each class: what inputs change in
+            the answer, which no constant adds to.
+        lost_margin: the most by which the reference prefers its class to the other form's, over the inputs where
+            these differ; 0 where they never do.
     """
 
     n: int
@@ -28,6 +32,8 @@ class Parity:
     max_error: float
     mean_error: float
     spread: float
+    deviation: float
+    lost_margin: float
 
     @property
     def agreement(self) -> float:
@@ -39,11 +45,15 @@ class Parity:
         return asdict(self)
 
 
-def parity_from_logits(reference: npt.NDArray[Any], other: npt.NDArray[Any]) -> Parity:
+def parity_from_logits(
+    reference: npt.NDArray[Any], other: npt.NDArray[Any], among: npt.NDArray[Any] | None = None
+) -> Parity:
     """Compare what two forms say.
 
     Args:
         reference, other: [n, classes]; row by row of the same inputs.
+        among: the reference's logits [m, classes] of the inputs that the deviation is taken over; ``None`` for
+            ``reference``.
 
     Raises:
         ExportError: nothing to compare, other shapes, or values that are not finite.
@@ -55,6 +65,17 @@ def parity_from_logits(reference: npt.NDArray[Any], other: npt.NDArray[Any]) -> 
     for what, values in (("reference", reference), ("other form", other)):
         if not np.isfinite(values).all():
             raise ExportError(f"the logits of the {what} are not all finite numbers")
-    errors = np.abs(reference.astype(np.float64) - other.astype(np.float64))
-    agreeing = int((reference.argmax(axis=1) == other.argmax(axis=1)).sum())
-    return Parity(len(reference), agreeing, float(errors.max()), float(errors.mean()), float(reference.std()))
+    exact = reference.astype(np.float64)
+    errors = np.abs(exact - other.astype(np.float64))
+    rows, first = np.arange(len(exact)), exact.argmax(axis=1)
+    chosen = other.argmax(axis=1)
+    inputs = exact if among is None else among.astype(np.float64)
+    return Parity(
+        n=len(exact),
+        agreeing=int((first == chosen).sum()),
+        max_error=float(errors.max()),
+        mean_error=float(errors.mean()),
+        spread=float(exact.std()),
+        deviation=float(np.sqrt(inputs.var(axis=0).mean())),
+        lost_margin=float((exact[rows, first] - exact[rows, chosen]).max()),
+    )

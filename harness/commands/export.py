@@ -99,15 +99,15 @@ def _table(comparisons: Sequence[Comparison]) -> Table:
         box=SIMPLE_HEAD,
         title="PyTorch against ONNX Runtime",
         caption=f"passes with a maximum of at most {MOST_ERROR:g} and a mean of at most {MOST_MEAN_ERROR:g} of the "
-        f"logits' spread, and the same top class for all",
+        f"deviation, by which the logits change from input to input; another top class must be level within that",
         title_justify="left",
         caption_justify="left",
     )
-    for name in ("inputs", "batch", "n", "max error", "mean error", "spread", "same top-1", ""):
+    for name in ("inputs", "batch", "n", "max error", "mean error", "deviation", "same top-1", ""):
         table.add_column(name, justify="left" if name in ("inputs", "") else "right")
     for each in comparisons:
         found = each.parity
-        numbers = [f"{value:.3g}" for value in (found.max_error, found.mean_error, found.spread)]
+        numbers = [f"{value:.3g}" for value in (found.max_error, found.mean_error, found.deviation)]
         agreement = f"{found.agreeing} of {found.n}"
         verdict = "passed" if each.passed else "FAILED"
         table.add_row(each.inputs, str(each.batch), str(found.n), *numbers, agreement, verdict)

@@ -186,16 +186,29 @@ def test_what_is_changed_of_a_network_is_said(factory: str, note: str, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("agreeing", "max_error", "mean_error", "passed"),
-    [(8, 1e-3, 1e-4, True), (7, 0, 0, False), (8, 1.1e-3, 0, False), (8, 1e-3, 1.1e-4, False)],
+    ("max_error", "mean_error", "lost_margin", "passed"),
+    [
+        (1e-3, 1e-4, 0, True),
+        (1.1e-3, 0, 0, False),
+        (1e-3, 1.1e-4, 0, False),
+        (1e-3, 0, 1e-3, True),
+        (1e-3, 0, 1.1e-3, False),
+    ],
 )
-def test_the_verdict_holds_errors_against_the_spread(
-    agreeing: int, max_error: float, mean_error: float, passed: bool
+def test_the_verdict_holds_errors_against_the_deviation(
+    max_error: float, mean_error: float, lost_margin: float, passed: bool
 ) -> None:
-    spread = 3.0
-    found = Parity(8, agreeing, max_error * spread, mean_error * spread, spread)
+    """The spread, which a constant makes large, decides nothing; nor does a top class that two classes share."""
+    deviation = 2.0
+    errors = [each * deviation for each in (max_error, mean_error)]
+    found = Parity(8, 8 if not lost_margin else 7, *errors, 1e6, deviation, lost_margin * deviation)
     assert Comparison("pictures", 1, found).passed is passed
     assert MOST_ERROR == 1e-3
+
+
+def test_a_large_bias_buys_no_error(tmp_path: Path) -> None:
+    with pytest.raises(ParityFailed, match="4 of 4 comparisons failed"):
+        exported(job("Partial", exporter=OLDER), tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize(("opset", "exporter"), [(12, CURRENT), (18, "dynamite")])

@@ -14,6 +14,17 @@ def test_the_numbers_are_those_computed_by_hand() -> None:
     assert (found.n, found.agreeing, found.agreement) == (2, 1, 0.5)
     assert (found.max_error, found.mean_error) == (1.0, 0.5)
     assert found.spread == pytest.approx(np.sqrt(1.25))
+    assert found.deviation == pytest.approx(np.sqrt((1.5**2 + 0.5**2) / 2))
+    assert found.lost_margin == 1
+
+
+def test_the_deviation_is_of_what_inputs_change_and_can_be_of_more_inputs() -> None:
+    logits = np.array([[1.0, 2.0], [4.0, 3.0]])
+    shifted = logits + np.array([1e6, 0])
+    one, other = (parity_from_logits(each, each).deviation for each in (logits, shifted))
+    assert one == pytest.approx(other)
+    assert parity_from_logits(logits[:1], logits[:1], logits).deviation == one
+    assert parity_from_logits(logits[:1], logits[:1]).deviation == 0
 
 
 @pytest.mark.parametrize(
