@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from engines.artifact import Artifact
 from exporters.base import ExportError
 from exporters.parity import Parity
@@ -18,13 +21,35 @@ MOST_ERROR, MOST_MEAN_ERROR = 1e-3, 1e-4
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """What a file is compared on.
+
+    Args:
+        levels: uint8 [n, size, size, 3], RGB, as they are before normalisation; n is at least 1.
+        source: where they are from.
+        fingerprint: over their names and contents.
+        unreadable: names of those that were to be compared on too, and cannot be read.
+    """
+
+    levels: npt.NDArray[np.uint8]
+    source: str
+    fingerprint: str
+    unreadable: tuple[str, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """Which pictures these are, as JSON."""
+        known = {"source": self.source, "fingerprint": self.fingerprint, "n": len(self.levels)}
+        return known | {"unreadable": list(self.unreadable)}
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Parity of the network with the file, on inputs of one kind.
 
     Args:
         inputs: "pictures", or "random" levels.
-        batch: how many are given at once.
-        parity: what was found.
+        batch: how many are given at once, every time; too few inputs are repeated.
+        parity: what was found, of all that were given.
     """
 
     inputs: str
@@ -77,7 +102,8 @@ class ParityFailed(ExportError):
         self.comparisons = tuple(comparisons)
 
 
-def described(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """The comparisons and their limits as JSON, for the sidecar."""
+def described(comparisons: Sequence[Comparison], pictures: Pictures, seed: int) -> dict[str, Any]:
+    """The comparisons, their limits and their inputs as JSON, for the sidecar; the seed is of the random levels."""
     limits = {"max_error": MOST_ERROR, "lost_margin": MOST_ERROR, "mean_error": MOST_MEAN_ERROR, "unit": "deviation"}
-    return {"limits": limits, "comparisons": [each.describe() for each in comparisons]}
+    inputs = {"pictures": pictures.describe(), "random": {"seed": seed}}
+    return {"limits": limits, **inputs, "comparisons": [each.describe() for each in comparisons]}

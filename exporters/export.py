@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,12 @@ from engines.artifact import Artifact, sidecar_path, write_sidecar
 from engines.onnx_file import artifact_from_onnx
 from engines.ort import CPU, OrtFailure
 from exporters.base import ExportError
-from exporters.comparison import Comparison, Exported, ParityFailed, described
+from exporters.comparison import Comparison, Exported, ParityFailed, Pictures, described
 from exporters.export_options import ExportOptions
 from exporters.levels import with_levels
 from exporters.parity import parity_from_logits
 from exporters.simplify import finished, opset_of, simplified, with_opset
-from exporters.sources.base import Network
+from exporters.sources.base import Network, listed
 from exporters.sources.weights import weights_sha256
 from exporters.trace import traced
 from noise.base import Pipeline
@@ -37,17 +39,18 @@ Levels = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
 
 BATCHES = (1, 8)
+RANDOM_INPUTS = 2 * max(BATCHES)
 _LIMIT_BYTES = 2 << 30
 PICTURES, RANDOM = "pictures", "random"
 
 
-def export(network: Network, options: ExportOptions, pictures: Levels, path: Path) -> Exported:
+def export(network: Network, options: ExportOptions, pictures: Pictures, path: Path) -> Exported:
     """Write a network as ONNX, with its sidecar, once the file is seen to give the network's answers.
 
     Args:
         network: what to write; it is put into eval mode, in float32.
         options: how.
-        pictures: uint8 [n, size, size, 3], RGB, as they are before normalisation.
+        pictures: what the file is compared on; random levels of the same size join them.
         path: of the new file. It appears whole, or not at all.
 
     Raises:
@@ -58,12 +61,12 @@ def export(network: Network, options: ExportOptions, pictures: Levels, path: Pat
         return _export(network, options, pictures, path)
 
 
-def _export(network: Network, options: ExportOptions, pictures: Levels, path: Path) -> Exported:
+def _export(network: Network, options: ExportOptions, pictures: Pictures, path: Path) -> Exported:
     module, notes = _ready(network.module)
-    size = pictures.shape[1]
+    size = pictures.levels.shape[1]
     pipeline = network.pipeline or pipeline_from_preset("imagenet", size=size)
-    inputs = {PICTURES: pictures, RANDOM: _random_levels(pictures.shape, options.seed)}
-    found = _answered(module, _floats(pictures[:2], pipeline)).shape[1]
+    inputs = {PICTURES: pictures.levels, RANDOM: _random_levels(size, options.seed)}
+    found = _answered(module, _floats(pictures.levels[:2], pipeline)).shape[1]
     wanted = options.classes or (len(network.classes) if network.classes else found)
     if wanted != found:
         raise ExportError(
@@ -85,12 +88,21 @@ def _export(network: Network, options: ExportOptions, pictures: Levels, path: Pa
         comparisons = tuple(_compared(module, made, inputs, pipeline))
         if not all(each.passed for each in comparisons):
             raise ParityFailed(comparisons, path, warned)
-        facts = _facts(network, options, model) | {"simplified": simpler, "parity": described(comparisons)}
+        parity = described(comparisons, pictures, options.seed)
+        facts = _facts(network, options, model) | {"simplified": simpler, "parity": parity}
         made = replace(made, made_by={**facts, **made.made_by})
         write_sidecar(made)
         os.replace(draft, path)
         os.replace(sidecar_path(draft), sidecar_path(path))
-    return Exported(artifact_from_onnx(path), comparisons, (*network.notes, *notes, *warned))
+    return Exported(artifact_from_onnx(path), comparisons, (*network.notes, *notes, *warned, *_few(pictures)))
+
+
+def _few(pictures: Pictures) -> Iterator[str]:
+    """What the pictures lack, for the user to know."""
+    if pictures.unreadable:
+        yield f"not compared on, for they cannot be read: {listed(pictures.unreadable)}"
+    if len(pictures.levels) < max(BATCHES):
+        yield f"pictures compared on: {len(pictures.levels)} only, repeated to batches of {max(BATCHES)}"
 
 
 @contextmanager
@@ -183,7 +195,7 @@ def _compared(
         floats = _floats(levels, pipeline)
         given: npt.NDArray[Any] = levels if made.input.dtype == "uint8" else floats
         for batch in BATCHES:
-            parts = [slice(start, start + batch) for start in range(0, len(levels), batch)]
+            parts = _whole_batches(len(levels), batch)
             wanted = _logits(module, [floats[part] for part in parts])
             got = np.concatenate([session(given[part]) for part in parts])
             found.append(Comparison(name, batch, parity_from_logits(wanted, got, among)))
@@ -215,8 +227,14 @@ class _Session:
         return logits
 
 
-def _random_levels(shape: tuple[int, ...], seed: int) -> Levels:
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+def _whole_batches(n: int, batch: int) -> list[npt.NDArray[np.int64]]:
+    """Indices of n inputs in batches that are all whole: the first inputs are repeated to fill the last one."""
+    order = np.arange(math.ceil(n / batch) * batch) % n
+    return [*order.reshape(-1, batch)]
+
+
+def _random_levels(size: int, seed: int) -> Levels:
+    return np.random.default_rng(seed).integers(0, 256, (RANDOM_INPUTS, size, size, 3), np.uint8)
 
 
 def _floats(levels: Levels, pipeline: Pipeline) -> Values:
@@ -239,6 +257,7 @@ def _facts(network: Network, options: ExportOptions, model: onnx.ModelProto) -> 
         "versions": {
             "torch": torch.__version__,
             "onnx": onnx.__version__,
+            "onnxscript": version("onnxscript"),
             "onnxruntime": ort.__version__,
             "python": platform.python_version(),
         },

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from exporters import TARGETS
+from exporters.comparison import Pictures
 from exporters.export_options import CURRENT, ExportOptions
 from exporters.sources.base import IMAGENET_1K, Architecture, Network, Request
 from harness.demo.embedded import demo_recipe
@@ -22,6 +22,7 @@ from noise.presets import pipeline_from_preset, preset_names
 
 COMPARED_PICTURES = 16
 DEFAULT_SIZE = 224
+EMBEDDED = "embedded pictures"
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,8 @@ def _size(pipeline: Pipeline) -> int:
     return size
 
 
-def pictures_for(network: Network, job: ExportJob) -> npt.NDArray[np.uint8]:
-    """The pictures to compare on as the network sees them before normalisation, uint8 [n, size, size, 3].
+def pictures_for(network: Network, job: ExportJob) -> Pictures:
+    """The pictures to compare on, as the network sees them before normalisation.
 
     Raises:
         HarnessError: no such data, or none of the first pictures can be read.
@@ -168,13 +169,17 @@ def pictures_for(network: Network, job: ExportJob) -> npt.NDArray[np.uint8]:
     pipeline = network.pipeline or pipeline_from_preset("imagenet", size=job.size or DEFAULT_SIZE)
     head = Pipeline(tuple(step for step in pipeline.steps if step.stage not in ("normalise", "layout")))
     tree = compile_tree([head])
-    data = job.data or demo_recipe().data
-    samples = unlabelled_from_data(data, job.seed).samples[:COMPARED_PICTURES]
-    made = [each for sample in samples for each in tree.walk_sample(sample, job.seed)]
-    pictures = [each.tensor for each in made if each.tensor is not None]
-    if not pictures:
-        raise HarnessError(f"none of {len(samples)} pictures of {data} can be read: {made[0].error}")
-    return np.stack(pictures)
+    found = unlabelled_from_data(job.data or demo_recipe().data, job.seed)
+    samples = found.samples[:COMPARED_PICTURES]
+    made = {sample.id: each for sample in samples for each in tree.walk_sample(sample, job.seed)}
+    levels = [each.tensor for each in made.values() if each.tensor is not None]
+    if not levels:
+        raise HarnessError(
+            f"none of {len(samples)} pictures of {found.source} can be read: {made[samples[0].id].error}"
+        )
+    unreadable = tuple(name for name, each in made.items() if each.tensor is None)
+    compared = replace(found, samples=tuple(sample for sample in samples if sample.id not in unreadable))
+    return Pictures(np.stack(levels), job.data or EMBEDDED, compared.fingerprint(), unreadable)
 
 
 def classes_from_option(text: str) -> tuple[str, ...] | int:

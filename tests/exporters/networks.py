@@ -53,6 +53,14 @@ class Partial(Undecided):
             self.fc.bias[0] = 1e4
 
 
+class Crowded(Small):
+    """Another answer to more than two pictures at once."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = super().forward(x)
+        return scores * 2 if len(x) > 2 else scores
+
+
 class Talkative(Small):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         y = self.features(x)
@@ -90,6 +98,10 @@ class Stubborn(Small):
 
 def quiet() -> nn.Module:
     return Small().eval()
+
+
+def crowded() -> nn.Module:
+    return Crowded().eval()
 
 
 def half() -> nn.Module:

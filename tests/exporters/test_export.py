@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from engines.artifact import Artifact, sidecar_path
 from engines.base import EngineOptions, call
@@ -21,7 +22,9 @@ from exporters.base import ExportError
 from exporters.comparison import MOST_ERROR, Comparison, Exported, ParityFailed
 from exporters.export_options import CURRENT, OLDER, ExportOptions
 from exporters.parity import Parity
+from exporters.simplify import simplified
 from exporters.sources.weights import weights_sha256
+from harness.demo.embedded import demo_recipe
 from harness.errors import HarnessError
 from harness.export import ExportJob, network_from_job, pictures_for
 from harness.exporting import onnx_exporter
@@ -92,6 +95,11 @@ def test_the_sidecar_says_where_the_file_comes_from(quiet: Artifact) -> None:
     facts = made.made_by
     assert facts["source"]["spec"] == "python:tests.exporters.networks:quiet"
     assert facts["versions"]["torch"] == torch.__version__
+    assert set(facts["versions"]) == {"torch", "onnx", "onnxscript", "onnxruntime", "python"}
+    compared = facts["parity"]["pictures"]
+    assert (compared["source"], compared["n"], compared["unreadable"]) == ("embedded pictures", 16, [])
+    assert len(compared["fingerprint"]) == 32
+    assert facts["parity"]["random"] == {"seed": 0}
     assert (facts["mode"], facts["exporter"], facts["simplified"], len(facts["weights_sha256"])) == (
         "eval",
         CURRENT,
@@ -115,7 +123,7 @@ def test_baked_file_answers_on_levels_as_the_other_on_floats(quiet: Artifact, tm
     declared = pipeline_from_json(levels.preprocessing or ())
     assert [step.stage for step in declared.steps] == ["decode", "resize", "crop", "layout"]
     assert levels.made_by["parity"]["comparisons"][0]["passed"]
-    pictures = pictures_for(network_from_job(job()), job())
+    pictures = pictures_for(network_from_job(job()), job()).levels
     params = pipeline_from_json(floats.preprocessing or ()).step_of("normalise", "").params
     mean, std = (np.array(params[name], np.float32) for name in ("mean", "std"))
     normalised = ((pictures.astype(np.float32) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
@@ -204,6 +212,72 @@ def test_the_verdict_holds_errors_against_the_deviation(
     found = Parity(8, 8 if not lost_margin else 7, *errors, 1e6, deviation, lost_margin * deviation)
     assert Comparison("pictures", 1, found).passed is passed
     assert MOST_ERROR == 1e-3
+
+
+def pictures_of(folder: Path, count: int) -> Path:
+    """A folder with as many of the embedded pictures."""
+    folder.mkdir()
+    for place, file in enumerate(sorted(Path(demo_recipe().data).glob("*/*.jpg"))[:count]):
+        shutil.copy(file, folder / f"{place}.jpg")
+    return folder
+
+
+def test_few_pictures_are_repeated_to_whole_batches_and_it_is_said(tmp_path: Path) -> None:
+    data = pictures_of(tmp_path / "few", 3)
+    (data / "torn.jpg").write_bytes(b"no picture")
+    made = exported(job(data=str(data)), tmp_path / "m.onnx")
+    assert [(each.inputs, each.batch, each.parity.n) for each in made.comparisons] == [
+        ("pictures", 1, 3),
+        ("pictures", 8, 8),
+        ("random", 1, 16),
+        ("random", 8, 16),
+    ]
+    assert made.notes == (
+        "not compared on, for they cannot be read: torn.jpg",
+        "pictures compared on: 3 only, repeated to batches of 8",
+    )
+    compared = made.artifact.made_by["parity"]["pictures"]
+    assert (compared["source"], compared["n"], compared["unreadable"]) == (str(data), 3, ["torn.jpg"])
+
+
+def test_the_fingerprint_is_of_the_pictures_compared_on(tmp_path: Path) -> None:
+    prints = []
+    for name, count in (("one", 2), ("same", 2), ("more", 3)):
+        wanted = job(data=str(pictures_of(tmp_path / name, count)))
+        prints.append(pictures_for(network_from_job(wanted), wanted).fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize("count", [1, 16])
+def test_a_file_that_is_wrong_for_large_batches_alone_is_not_written(count: int, tmp_path: Path) -> None:
+    """The older exporter records the path of its two pictures for every number."""
+    data = pictures_of(tmp_path / "data", count)
+    with pytest.raises(ParityFailed) as caught:
+        exported(job("crowded", exporter=OLDER, data=str(data)), tmp_path / "m.onnx")
+    assert {(each.inputs, each.batch): each.passed for each in caught.value.comparisons} == {
+        ("pictures", 1): True,
+        ("pictures", 8): False,
+        ("random", 1): True,
+        ("random", 8): False,
+    }
+
+
+def test_a_simplification_with_other_answers_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The double is of a simplifier that spoils a weight."""
+
+    def spoiled(model: onnx.ModelProto) -> onnx.ModelProto:
+        changed = simplified(model)
+        weight = next(each for each in changed.graph.initializer if each.name == "fc.weight")
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.1), weight.name))
+        return changed
+
+    monkeypatch.setattr("exporters.export.simplified", spoiled)
+    made = exported(job(), tmp_path / "m.onnx")
+    assert made.artifact.made_by["simplified"] is False
+    inputs = np.random.default_rng(1).standard_normal((3, 3, SIZE, SIZE)).astype(np.float32)
+    with torch.no_grad():
+        right = network_from_job(job()).module(torch.from_numpy(inputs)).numpy()
+    assert np.abs(answers(made.artifact, inputs) - right).max() < 1e-5
 
 
 def test_a_large_bias_buys_no_error(tmp_path: Path) -> None:
