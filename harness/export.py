@@ -17,6 +17,7 @@ from harness.exporting import network_loader, quantisation_target
 from harness.labels import imagenet_wordnet_ids
 from harness.preprocess import compile_tree
 from harness.samples import unlabelled_from_data
+from harness.sources.storage import read_text
 from noise.base import Pipeline, Step
 from noise.presets import pipeline_from_preset, preset_names
 
@@ -183,7 +184,7 @@ def pictures_for(network: Network, job: ExportJob) -> Pictures:
 
 
 def classes_from_option(text: str) -> tuple[str, ...] | int:
-    """A number of classes, or their names out of a file with one on each line.
+    """A number of classes, or their names out of a file in UTF-8 with one on each line.
 
     Raises:
         HarnessError: neither.
@@ -192,7 +193,7 @@ def classes_from_option(text: str) -> tuple[str, ...] | int:
         return int(text)
     if not Path(text).is_file():
         raise HarnessError(f"--classes takes a number, or a file with one name on each line; there is no file {text}")
-    names = tuple(line.strip() for line in Path(text).read_text().splitlines() if line.strip())
+    names = tuple(line.strip() for line in read_text(text).splitlines() if line.strip())
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None or not names:
         raise HarnessError(f"{text} must name every class once; got {f'{twice!r} twice' if twice else 'no name'}")

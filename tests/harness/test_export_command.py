@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from engines.onnx_file import artifact_from_onnx
 from harness.cli import main
 from harness.demo.embedded import demo_recipe
+from harness.export import classes_from_option
 from harness.progress import Progress
 from harness.recipe import Recipe
 from harness.session import execute
@@ -90,6 +91,17 @@ def test_wrong_options_are_refused(
     assert main(["export", *SMALL, *words, "-o", str(tmp_path / "m.onnx")]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_classes_are_read_in_utf_8_and_no_other_encoding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "names.txt"
+    file.write_bytes("\ufeffKätzchen\r\n犬\n".encode())
+    assert classes_from_option(str(file)) == ("Kätzchen", "犬")
+    file.write_bytes("Kätzchen".encode("latin-1"))
+    assert main(["export", *SMALL, "--classes", str(file), "-o", str(tmp_path / "m.onnx")]) == 2
+    assert "names.txt is not text in UTF-8: " in capsys.readouterr().err
 
 
 def test_output_that_is_no_onnx_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
