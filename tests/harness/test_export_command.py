@@ -124,7 +124,7 @@ def test_resnet18_from_its_weights_is_as_accurate_as_the_file_that_they_are_from
     output = tmp_path / "m.onnx"
     words = ["--arch", "torchvision:resnet18", "--data", pictures, "-o", str(output)]
     assert main(["export", checkpoint, *words]) == 0
-    assert "assumed to be that of the published weights of torchvision:resnet18" in capsys.readouterr().out
+    assert "assumed to be that of the published weights ResNet18_Weights.IMAGENET1K_V1;" in capsys.readouterr().out
     right = []
     for name, model, preset in (("ours", output, ""), ("theirs", source, "imagenet")):
         recipe = Recipe(
