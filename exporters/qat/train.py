@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch.nn import functional
 from exporters.base import ExportError
 from exporters.qat.graph import FakeQuantised
 from exporters.qat.options import Inputs, Labels, Pictures, Training
+from exporters.sources.state_dict import unpickled
 
 MOMENTUM = 0.9
 FIRST_RATE = 1 / 40  # of the highest learning rate: 1e-4 beside 0.004
@@ -51,7 +51,7 @@ def train(
     optimiser = torch.optim.SGD(groups, training.learning_rate, MOMENTUM, nesterov=True)
     per_epoch = -(-len(pictures) // training.batch)
     total = per_epoch * training.epochs
-    done = checkpoint.load(network, optimiser, device)
+    done = checkpoint.load(network, optimiser)
     for step, (inputs, labels) in _ahead(pictures, training, done, total):
         if len(labels):
             for group in optimiser.param_groups:
@@ -104,7 +104,7 @@ class Checkpoint:
             os.fsync(stream.fileno())
         half.replace(self.path)
 
-    def load(self, network: nn.Module, optimiser: torch.optim.Optimizer, device: torch.device) -> int:
+    def load(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> int:
         """Take the state, and return the number of steps done; 0 where there is none.
 
         Raises:
@@ -113,10 +113,13 @@ class Checkpoint:
         if not self.path.is_file():
             return 0
         try:
-            state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+            state = unpickled(self.path)
             identity = state["identity"]
-        except (RuntimeError, EOFError, KeyError, TypeError, ValueError, OSError) as error:
-            raise ExportError(f"{self.path} is no whole checkpoint ({error}); delete it to train anew") from error
+        except (ExportError, KeyError, TypeError, IndexError) as error:
+            raise ExportError(
+                f"{self.path} is no whole checkpoint of a training, and nothing in it was run; delete it to train "
+                f"anew, or choose another name with -o"
+            ) from error
         if identity != self.identity:
             raise ExportError(
                 f"{self.path} is the checkpoint of another training (another model, other pictures or options); "

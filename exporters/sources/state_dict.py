@@ -65,7 +65,7 @@ def read_state(path: Path, entry: str = "") -> tuple[State, str, tuple[str, ...]
     """
     if not path.is_file():
         raise ExportError(f"there is no checkpoint {path}")
-    content = _safetensors(path) if path.suffix == ".safetensors" else _unpickled(path)
+    content = _safetensors(path) if path.suffix == ".safetensors" else unpickled(path)
     return _weights(content, path, entry)
 
 
@@ -76,7 +76,12 @@ def _safetensors(path: Path) -> Any:
         raise ExportError(f"{path} is not a file of safetensors: {error}") from error
 
 
-def _unpickled(path: Path) -> Any:
+def unpickled(path: Path) -> Any:
+    """What torch.save wrote, on the CPU. What is no tensor, number, text or container of these is refused, not run.
+
+    Raises:
+        ExportError: code in it, or no file of PyTorch.
+    """
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([*_PLAIN]):
             warnings.simplefilter("ignore")  # of old formats, which are read or refused below

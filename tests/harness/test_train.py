@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +127,30 @@ def test_the_checkpoint_of_another_training_is_refused(
     assert "checkpoint of another training" in refusal(arguments(model, pictures, output), capsys)
     state.write_bytes(state.read_bytes()[:100])
     assert "no whole checkpoint" in refusal(arguments(model, pictures, output), capsys)
+    torch.save([3], state)
+    assert "no whole checkpoint" in refusal(arguments(model, pictures, output), capsys)
+    assert not output.exists()
+
+
+class Touches:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_is_not_run(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, made = tmp_path / "trained.onnx", tmp_path / "made"
+    output.with_name("trained.onnx.training").write_bytes(pickle.dumps(Touches(made)))
+    said = refusal(arguments(model, pictures, output), capsys)
+    assert "no whole checkpoint of a training, and nothing in it was run; delete it" in said
+    assert "weights_only" not in said
+    assert not made.exists()
     assert not output.exists()
 
 
