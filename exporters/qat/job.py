@@ -15,7 +15,7 @@ import torch
 
 from engines.artifact import Artifact, sidecar_path, write_sidecar
 from engines.onnx_file import artifact_from_onnx
-from exporters.base import Calibration, ExportError, Quantisation, made_from
+from exporters.base import Calibration, ExportError, Quantisation
 from exporters.folding import folded_model
 from exporters.qat.base import Method
 from exporters.qat.graph import FakeQuantised, float_constants, layers_from_qdq
@@ -29,7 +29,7 @@ from exporters.twin.gate import Gate, gate_from_logits
 
 COMPARED, AT_ONCE = 200, 32
 
-# Whatever this processor's sums of two products do, the levels are those that are asked for.
+# The file that training begins with: whatever this processor's sums of two products do, the levels are those asked for.
 AS_WIDE_AS_ASKED = Quantisation(TARGET, weight_bits=8)
 
 
@@ -136,5 +136,6 @@ def _made_by(
         "trained": {**wish.describe(), "pictures": len(around.pictures), "picture_list": around.identity},
         "runs_as": wish.bits.runs_as,
         "parity": gate.describe(),
-        **made_from(calibration, AS_WIDE_AS_ASKED),
+        "quantisation": {"target": TARGET},
+        "calibration": calibration.summary(),
     }
