@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.base import Source
+from exporters.qat.options import TRAINED_ON
 from harness.calibrate import calibration_findings, leaks
 from harness.checks import certificates, check_contenders, check_presets, check_saturation, check_targets, facts
 from harness.conditions import Finding
@@ -32,6 +33,7 @@ from harness.run import run
 from harness.samples import UNREADABLE
 from harness.speed import Speed
 from harness.store import STOPPING, Store
+from harness.train import training_findings
 
 
 def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress, extent: Extent | None = None) -> Report:
@@ -54,7 +56,7 @@ def execute(recipe: Recipe, folder: Path, speed: Speed, progress: Progress, exte
             progress.say(f"note: {folder} was begun under other rules, {changed}; from now on the new ones end it")
         contents = made.scored.contents(progress)
         source = made.calibration.source()
-        findings = _leaks(made, source, contents)
+        findings = [*_leaks(made, source, contents), *training_findings(made.artifact, contents)]
         contenders = prepare(made, store.artifacts, progress)
         fingerprint = made.scored.fingerprint(contents)
         store.claim(identity(made, contenders, fingerprint, made.calibration.describe(source)))
@@ -209,7 +211,7 @@ def _describe(contender: Contender) -> Mapping[str, Any]:
         "file": artifact.path.name,
         "sha256": artifact.sha256,
         "bytes": artifact.path.stat().st_size,
-        "made_by": dict(artifact.made_by),
+        "made_by": {key: value for key, value in artifact.made_by.items() if key != TRAINED_ON},
         "facts": facts(contender),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from engines.artifact import Artifact
 from engines.base import EngineOptions, call
-from exporters.qat.options import TARGET, Surroundings, Wish
+from exporters.qat.options import TARGET, TRAINED_ON, Surroundings, Wish
 from harness.calibrate import CalibrationJob, calibration_from_job
 from harness.conditions import Finding
 from harness.errors import HarnessError
@@ -21,7 +21,7 @@ from harness.exporting import trainer
 from harness.preprocess import Tree, compile_tree
 from harness.progress import Progress
 from harness.registry import TRAINED_TABLE, engine_opener
-from harness.samples import Sample, SampleSet
+from harness.samples import UNREADABLE, Sample, SampleSet
 from noise.base import Pipeline
 
 _WORKERS = 2
@@ -88,15 +88,33 @@ def trained_from_job(
     pictures = PreparedPictures(samples, job.pipeline, job.seed)
     calibration = calibration_from_job(job, progress)
     total = wish.training.epochs * _steps_per_epoch(len(pictures), wish)
-    identity = f"{samples.fingerprint()} {job.pipeline.key}"
+    contents = samples.contents(progress)
+    identity = f"{samples.fingerprint(contents)} {job.pipeline.key}"
     with progress.task("train", total=total) as advance:
         watch = _watching(advance, progress, _steps_per_epoch(len(pictures), wish))
-        around = Surroundings(pictures, identity, engine_answers, watch)
+        around = Surroundings(pictures, identity, set(contents.values()) - {UNREADABLE}, engine_answers, watch)
         made = trainer()(job.artifact, calibration, wish, method, around, path)
     if not pictures.failed:
         return made, ()
     text = f"{len(pictures.failed)} of {len(pictures)} pictures to train on could not be prepared and were left out"
     return made, (Finding("training", "warning", text),)
+
+
+def training_findings(artifact: Artifact, scored: Mapping[str, str]) -> list[Finding]:
+    """That a network is scored on pictures which it was trained on, under whatever name.
+
+    Args:
+        scored: sample id -> hash of its bytes, from `harness.samples.SampleSet.contents`.
+    """
+    trained_on = set(artifact.made_by.get(TRAINED_ON, ()))
+    known = [sample_id for sample_id, content in scored.items() if content in trained_on]
+    if not known:
+        return []
+    text = (
+        f"{artifact.path.name} was trained on {len(known)} of the {len(scored)} scored pictures, the first is "
+        f"{known[0]}: its accuracy on these says nothing of others; score pictures that it has not seen"
+    )
+    return [Finding("training", "warning", text)]
 
 
 def engine_answers(artifact: Artifact, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

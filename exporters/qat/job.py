@@ -19,7 +19,7 @@ from exporters.base import Calibration, ExportError, Quantisation
 from exporters.folding import folded_model
 from exporters.qat.base import Method
 from exporters.qat.graph import FakeQuantised, float_constants, layers_from_qdq
-from exporters.qat.options import TARGET, Surroundings, Wish
+from exporters.qat.options import TARGET, TRAINED_ON, Surroundings, Wish
 from exporters.qat.start import begin
 from exporters.qat.train import Checkpoint, train
 from exporters.qat.write import trained_model
@@ -136,6 +136,7 @@ def _made_by(
         "trained": {**wish.describe(), "pictures": len(around.pictures), "picture_list": around.identity},
         "runs_as": wish.bits.runs_as,
         "parity": gate.describe(),
+        TRAINED_ON: sorted(set(around.contents)),
         "quantisation": {"target": TARGET},
         "calibration": calibration.summary(),
     }

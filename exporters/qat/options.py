@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ Labels = npt.NDArray[np.int64]
 
 BITS = range(2, 9)
 TARGET = "ort-cpu"
+TRAINED_ON = "trained_on"  # in a sidecar's made_by: hashes of the pictures' bytes
 DEVICES = ("cpu", "cuda")
 
 
@@ -129,11 +130,13 @@ class Surroundings:
     Args:
         pictures: to train on.
         identity: a hash of them and of their preprocessing.
+        contents: hashes of their encoded bytes, by which a run knows them again.
         answers: (a model, inputs) -> what an engine with integer kernels says of them, [n, classes].
         watch: told (steps done, steps in all, loss) after each step.
     """
 
     pictures: Pictures
     identity: str
+    contents: Collection[str]
     answers: Callable[[Artifact, Inputs], npt.NDArray[np.float32]]
     watch: Callable[[int, int, float], None]

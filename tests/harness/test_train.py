@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +92,31 @@ def test_a_trained_file_says_how_it_was_trained_and_what_runs(
     assert made_by["parity"]["speaks"]
     assert made_by["parent_sha256"] == artifact_from_onnx(model).sha256
     assert not output.with_name("trained.onnx.training").exists()
+
+
+def test_a_run_warns_of_scored_pictures_that_the_network_was_trained_on(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    output, scored = tmp_path / "trained.onnx", tmp_path / "scored"
+    assert cli.main(arguments(model, pictures, output, "--epochs", "1", "--limit", "20")) == 0
+    shutil.copytree(pictures, scored)
+    trained_on = set(artifact_from_onnx(output).made_by["trained_on"])
+    assert len(trained_on) == 20
+    for path in scored.rglob("*.png"):
+        path.rename(path.with_name(f"renamed-{path.name}"))
+    run = ["run", str(output), "--data", str(scored), "--engines", "ort-cpu", "--noise", "gaussian_noise:1"]
+    assert cli.main([*run, "-o", str(tmp_path / "run")]) == 0
+    prepared = json.loads((tmp_path / "run" / "prepared.json").read_text())
+    (found,) = [each for each in prepared["findings"] if each["check"] == "training"]
+    assert found["severity"] == "warning"
+    assert "trained.onnx was trained on 20 of the 40 scored pictures" in found["message"]
+    assert not any("trained_on" in each["made_by"] for each in prepared["contenders"].values())
+    for path in scored.rglob("*.png"):
+        if hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() in trained_on:
+            path.unlink()
+    assert cli.main([*run, "-o", str(tmp_path / "fresh")]) == 0
+    fresh = json.loads((tmp_path / "fresh" / "prepared.json").read_text())
+    assert not [each for each in fresh["findings"] if each["check"] == "training"]
 
 
 def test_a_training_learns(model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
