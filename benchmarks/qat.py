@@ -18,7 +18,7 @@ from benchmarks.figure import Figure
 from engines.artifact import Artifact
 from engines.base import Engine, EngineOptions, call
 from exporters import TRAINED
-from exporters.qat.options import Bits, Training, Wish
+from exporters.qat.options import Bits, Training, Wish, rate_of_batch
 from harness.calibrate import CalibrationJob, calibration_from_job
 from harness.commands.files import job_for_file
 from harness.conditions import Condition, conditions_from_recipe
@@ -41,7 +41,8 @@ SEVERITY = 3
 AT_ONCE = 16
 # The float network was trained on these and 408 more of each class.
 DRAWN_SEED, DRAWN_SPLIT = 20, "train"
-COURSE = Training(epochs=5, batch=16, learning_rate=0.0005)
+# The learning rate is four times the recipe's for this batch.
+COURSE = Training(epochs=5, batch=16, learning_rate=4 * rate_of_batch(16))
 FLOAT, AFTERWARDS = "fp32", "post-training INT8"
 
 Right = npt.NDArray[np.float64]
@@ -85,10 +86,11 @@ def measure(folder: Path, size: Size | None = None) -> Figure:
         "Quantisation-aware training of the demo's network",
         rows,
         f"{_told(rows)} Trained for {how.epochs} epochs on {size.per_class * len(job.artifact.classes or ())} drawn "
-        f"pictures in batches of {how.batch}, learning rate {how.learning_rate}, first and last layer 8 bits; fewer "
-        f"bits are levels on 8-bit kernels. Scored on {len(samples.samples)} embedded pictures, which nothing was "
-        f"trained on. NR: mean accuracy over {len(found.chosen) - 1} corruptions at severity {SEVERITY}. Intervals are "
-        f"of 95 %; changes are paired with fp32 on the same pictures. {replaced}".rstrip(),
+        f"pictures in batches of {how.batch}, learning rate {how.highest_rate:g} ("
+        f"{how.highest_rate / rate_of_batch(how.batch):g} times the recipe's for that batch), first and last layer "
+        f"8 bits; fewer bits are levels on 8-bit kernels. Scored on {len(samples.samples)} embedded pictures, which "
+        f"nothing was trained on. NR: mean accuracy over {len(found.chosen) - 1} corruptions at severity {SEVERITY}. "
+        f"Intervals are of 95 %; changes are paired with fp32 on the same pictures. {replaced}".rstrip(),
     )
 
 

@@ -19,6 +19,7 @@ BITS = range(2, 9)
 TARGET = "ort-cpu"
 TRAINED_ON = "trained_on"  # in a sidecar's made_by: hashes of the pictures' bytes
 DEVICES = ("cpu", "cuda")
+RECIPE_RATE, RECIPE_BATCH = 0.004, 512
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ class Training:
     Args:
         epochs: passes over all pictures.
         batch: pictures per step.
-        learning_rate: at its highest.
+        learning_rate: at its highest; ``None`` for that of the recipe.
         warm_up: share of the steps, 0 to 1, in which it rises.
-        weight_decay: of weights; biases and what quantisers learn have none.
+        weight_decay: of weights and PACT's clips; biases and what other quantisers learn have none.
         label_smoothing: 0 to 1.
         flip: whether pictures are mirrored, every other one by chance. Nothing else is changed of them.
         seed: of their order and the flips.
@@ -73,7 +74,7 @@ class Training:
 
     epochs: int = 5
     batch: int = 32
-    learning_rate: float = 0.00025
+    learning_rate: float | None = None
     warm_up: float = 0.05
     weight_decay: float = 1e-4
     label_smoothing: float = 0.1
@@ -86,13 +87,27 @@ class Training:
         for what in ("epochs", "batch", "checkpoint_steps"):
             if getattr(self, what) < 1:
                 raise ExportError(f"{what}: expected 1 or more; got {getattr(self, what)}")
-        if not self.learning_rate > 0:
+        if not self.highest_rate > 0:
             raise ExportError(f"learning_rate: expected a positive number; got {self.learning_rate}")
         for what in ("warm_up", "label_smoothing"):
             if not 0 <= getattr(self, what) < 1:
                 raise ExportError(f"{what}: expected a share from 0 to 1; got {getattr(self, what)}")
         if self.device not in DEVICES:
             raise ExportError(f"device: expected one of {', '.join(DEVICES)}; got {self.device!r}")
+
+    @property
+    def highest_rate(self) -> float:
+        """The learning rate at its highest."""
+        return rate_of_batch(self.batch) if self.learning_rate is None else self.learning_rate
+
+    def describe(self) -> dict[str, Any]:
+        """The training as JSON, with the learning rate that it takes."""
+        return {**asdict(self), "learning_rate": self.highest_rate}
+
+
+def rate_of_batch(batch: int) -> float:
+    """The recipe's learning rate at its highest, for so many pictures per step."""
+    return RECIPE_RATE * batch / RECIPE_BATCH
 
 
 @dataclass(frozen=True)
@@ -111,7 +126,7 @@ class Wish:
 
     def describe(self) -> dict[str, Any]:
         """The wish as JSON."""
-        return {"method": self.method, "bits": asdict(self.bits), "training": asdict(self.training)}
+        return {"method": self.method, "bits": asdict(self.bits), "training": self.training.describe()}
 
 
 class Pictures(Protocol):

@@ -48,14 +48,14 @@ def train(
     network.to(device).train()
     decayed, free = network.decayed_and_free()
     groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    optimiser = torch.optim.SGD(groups, training.learning_rate, MOMENTUM, nesterov=True)
+    optimiser = torch.optim.SGD(groups, training.highest_rate, MOMENTUM, nesterov=True)
     per_epoch = -(-len(pictures) // training.batch)
     total = per_epoch * training.epochs
     done = checkpoint.load(network, optimiser)
     for step, (inputs, labels) in _ahead(pictures, training, done, total):
         if len(labels):
             for group in optimiser.param_groups:
-                group["lr"] = training.learning_rate * rate(step, total, training.warm_up)
+                group["lr"] = training.highest_rate * rate(step, total, training.warm_up)
             logits = network(torch.from_numpy(inputs).to(device))
             loss = functional.cross_entropy(
                 logits, torch.from_numpy(labels).to(device), label_smoothing=training.label_smoothing

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from exporters import TRAINED
-from exporters.qat.options import DEVICES, TARGET, Bits, Training, Wish
+from exporters.qat.options import DEVICES, RECIPE_BATCH, RECIPE_RATE, TARGET, Bits, Training, Wish
 from harness.calibrate import calibration_findings
 from harness.commands.files import check_output, job_for_file
 from harness.commands.options import add_model, recipe_from_options
@@ -48,7 +48,12 @@ def add(commands: Commands) -> None:
     course = train.add_argument_group("training")
     course.add_argument("--epochs", type=int, default=how.epochs, metavar="N", help="default: %(default)s")
     course.add_argument("--batch", type=int, default=how.batch, metavar="N", help="pictures; default: %(default)s")
-    course.add_argument("--learning-rate", type=float, default=how.learning_rate, help="at its highest; %(default)s")
+    course.add_argument(
+        "--learning-rate",
+        type=float,
+        metavar="RATE",
+        help=f"at its highest; default: {RECIPE_RATE} for {RECIPE_BATCH} pictures, in proportion to --batch",
+    )
     course.add_argument("--warm-up", type=float, default=how.warm_up, help="share of the steps; default: %(default)s")
     course.add_argument("--weight-decay", type=float, default=how.weight_decay, help="default: %(default)s")
     course.add_argument("--label-smoothing", type=float, default=how.label_smoothing, help="default: %(default)s")

@@ -86,6 +86,7 @@ def test_a_trained_file_says_how_it_was_trained_and_what_runs(
     assert made_by["trained"]["method"] == "lsq"
     assert made_by["trained"]["bits"] == {"weights": 3, "activations": 4, "first_last": 8}
     assert made_by["trained"]["pictures"] == 40
+    assert made_by["trained"]["training"]["learning_rate"] == 0.004 * 8 / 512
     assert made_by["calibration"]["pictures"] == 40
     assert made_by["quantisation"] == {"target": "ort-cpu"}  # no second number of bits
     assert made_by["parity"]["n"] == 40
