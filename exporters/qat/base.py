@@ -66,6 +66,10 @@ class Quantiser(nn.Module, ABC):
     def scale(self) -> Tensor:
         """float32, a scalar or [channels]: what one step is worth. Positive."""
 
+    def decayed(self) -> list[nn.Parameter]:
+        """Of what it learns, what weight decay draws to zero as it does weights."""
+        return []
+
     def unrounded(self, values: Tensor) -> Tensor:
         """What the values stand for, but for rounding and clipping."""
         return values

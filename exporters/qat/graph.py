@@ -147,9 +147,11 @@ class FakeQuantised(nn.Module):
         return activation.scale().detach() * self.weight_quantiser(place).scale().detach()
 
     def decayed_and_free(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """The parameters that weight decay draws to zero, the weights, and all others."""
-        weights = set(self.weights.parameters())
-        return [*self.weights.parameters()], [each for each in self.parameters() if each not in weights]
+        """The parameters that weight decay draws to zero, weights and what quantisers name, and all others."""
+        quantisers = [each for each in self.modules() if isinstance(each, Quantiser)]
+        decayed = [*self.weights.parameters(), *(each for quantiser in quantisers for each in quantiser.decayed())]
+        known = set(decayed)
+        return decayed, [each for each in self.parameters() if each not in known]
 
     def _operators(self) -> dict[str, Operator]:
         def quantise(node: Node, values: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ class LearnedClip(Quantiser):
     """``y = clip(x, 0, a)``, equation 1, rounded to ``2^k - 1`` steps, equation 2.
 
     The gradient of the clip is equation 3: 1 where x reaches it, 0 elsewhere; that of x is 1 between 0 and the clip.
+    Weight decay draws the clip to zero as it does weights: the paper's L2 regulariser of the clip, section 3.
+
     The paper knows activations behind a ReLU only. Others are clipped at -a and a, with -1 where x reaches -a.
 
     Args:
@@ -33,6 +35,9 @@ class LearnedClip(Quantiser):
     def codes(self, values: Tensor) -> Tensor:
         low = -self.levels.highest if self.levels.signed else 0
         return torch.round(values / self.scale()).clamp(low, self.levels.highest).int()
+
+    def decayed(self) -> list[nn.Parameter]:
+        return [self.clip]
 
     def scale(self) -> Tensor:
         return positive(self.clip.detach()) / self.levels.highest
