@@ -67,8 +67,8 @@ def trained_qdq(
         gate = _gate(network, artifact_from_onnx(started.path), around)
     if not gate.speaks:
         raise ExportError(
-            f"no file is written: the engine does not say what was trained: {gate.reason}. Where this processor's sums "
-            f"saturate (qharness doctor), weights of 7 bits do not"
+            f"no file is written: the engine does not say what was trained: {_compared(gate)}. Where this processor's "
+            f"sums saturate (qharness doctor), weights of 7 bits do not"
         )
     sidecar_path(path).unlink(missing_ok=True)
     onnx.save(trained, str(path))
@@ -127,6 +127,16 @@ def _gate(network: FakeQuantised, trained: Artifact, around: Surroundings) -> Ga
     return gate_from_logits(np.concatenate(engine), np.concatenate(ours), quantised=True)
 
 
+def _compared(gate: Gate) -> str:
+    """The gate's numbers, said of a trained network and its engine."""
+    found = gate.parity
+    return (
+        f"trained network and engine name the same class for {found.agreeing} of {found.n} pictures "
+        f"({found.agreement:.1%}, needed {gate.threshold:.0%}); their logits differ by {found.mean_error:.2g} on "
+        f"average and {found.max_error:.2g} at most, beside a spread of {found.spread:.2g}"
+    )
+
+
 def _made_by(
     artifact: Artifact, calibration: Calibration, wish: Wish, around: Surroundings, gate: Gate
 ) -> dict[str, Any]:
@@ -135,7 +145,7 @@ def _made_by(
         "parent_sha256": artifact.sha256,
         "trained": {**wish.describe(), "pictures": len(around.pictures), "picture_list": around.identity},
         "runs_as": wish.bits.runs_as,
-        "parity": gate.describe(),
+        "parity": {**gate.describe(), "reason": _compared(gate)},
         TRAINED_ON: sorted(set(around.contents)),
         "quantisation": {"target": TARGET},
         "calibration": calibration.summary(),
