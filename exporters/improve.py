@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from engines.artifact import Artifact, sidecar_path, write_sidecar
-from engines.onnx_file import artifact_from_onnx
+from engines.artifact import Artifact
 from exporters.base import ExportError
 from exporters.folding import folded_model
 from exporters.improvements.base import Improvement, Material
+from exporters.written import written_model
 
 DONE = "improvements"
 
@@ -35,7 +35,7 @@ def improved_float(
     model = folded_model(artifact)
     done = {name: _applied(name, each, model, _copy(model), material) for name, each in improvements.items()}
     made_by = {"tool": f"exporters.improve, onnx {onnx.__version__}", "parent_sha256": artifact.sha256, DONE: done}
-    return _written(artifact, model, made_by, path)
+    return written_model(model, artifact, made_by, path)
 
 
 def improved_quantised(
@@ -60,7 +60,7 @@ def improved_quantised(
         "parent_sha256": artifact.made_by["parent_sha256"] if before else artifact.sha256,
         DONE: {**before, **done},
     }
-    return _written(quantised, model, made_by, path)
+    return written_model(model, quantised, made_by, path)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -79,18 +79,3 @@ def _applied(
         raise ExportError(f"{name} finds nothing to do in this model; leave it out{found}")
     content: dict[str, Any] = json.loads(json.dumps(asdict(done)))  # as the sidecar gives it back
     return content
-
-
-def _written(artifact: Artifact, model: onnx.ModelProto, made_by: Mapping[str, Any], path: Path) -> Artifact:
-    onnx.checker.check_model(model)
-    sidecar_path(path).unlink(missing_ok=True)
-    onnx.save(model, str(path))
-    written = replace(
-        artifact_from_onnx(path),
-        preprocessing=artifact.preprocessing,
-        classes=artifact.classes,
-        output_kind=artifact.output_kind,
-        made_by=made_by,
-    )
-    write_sidecar(written)
-    return written

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import onnx
 import torch
 
-from engines.artifact import Artifact, sidecar_path, write_sidecar
+from engines.artifact import Artifact, sidecar_path
 from engines.onnx_file import artifact_from_onnx
 from exporters.base import Calibration, ExportError, Quantisation
 from exporters.folding import folded_model
@@ -26,6 +25,7 @@ from exporters.qat.write import trained_model
 from exporters.qdq import onnx_qdq
 from exporters.targets import ort_cpu
 from exporters.twin.gate import Gate, gate_from_logits
+from exporters.written import written_model
 
 COMPARED, AT_ONCE = 200, 32
 
@@ -70,16 +70,7 @@ def trained_qdq(
             f"no file is written: the engine does not say what was trained: {_compared(gate)}. Where this processor's "
             f"sums saturate (qharness doctor), weights of 7 bits do not"
         )
-    sidecar_path(path).unlink(missing_ok=True)
-    onnx.save(trained, str(path))
-    written = replace(
-        artifact_from_onnx(path),
-        preprocessing=artifact.preprocessing,
-        classes=artifact.classes,
-        output_kind=artifact.output_kind,
-        made_by=_made_by(artifact, calibration, wish, around, gate),
-    )
-    write_sidecar(written)
+    written = written_model(trained, artifact, _made_by(artifact, calibration, wish, around, gate), path)
     checkpoint.remove()
     return written
 

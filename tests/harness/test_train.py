@@ -19,12 +19,12 @@ import onnx
 import pytest
 from PIL import Image
 
-from engines.artifact import write_sidecar
+from engines.artifact import Artifact, write_sidecar
 from engines.onnx_file import artifact_from_onnx
 from harness import cli
 from harness.errors import HarnessError
 from harness.samples import samples_from_data
-from harness.train import PreparedPictures
+from harness.train import PreparedPictures, engine_answers
 from noise.base import Pipeline
 from noise.presets import pipeline_from_preset
 from tests.engines.tiny import CLASSES, SIZE, Shape, tiny, tiny_artifact
@@ -118,6 +118,22 @@ def test_a_run_warns_of_scored_pictures_that_the_network_was_trained_on(
     assert cli.main([*run, "-o", str(tmp_path / "fresh")]) == 0
     fresh = json.loads((tmp_path / "fresh" / "prepared.json").read_text())
     assert not [each for each in fresh["findings"] if each["check"] == "training"]
+
+
+def test_an_engine_that_says_something_else_leaves_no_file(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(artifact: Artifact, inputs: np.ndarray) -> np.ndarray:
+        return np.roll(engine_answers(artifact, inputs), 1, axis=1)
+
+    monkeypatch.setattr("harness.train.engine_answers", other)
+    output = tmp_path / "trained.onnx"
+    said = refusal(arguments(model, pictures, output, "--epochs", "1"), capsys)
+    assert (
+        "the engine does not say what was trained: trained network and engine name the same class for 0 of 40" in said
+    )
+    assert "transfer" not in said
+    assert not output.exists()
 
 
 def test_a_training_learns(model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
