@@ -48,9 +48,10 @@ def _sentence(artifact: Artifact, certificate: Certificate) -> str:
     fraction = certificate.integer_fraction
     share = "no multiply-accumulates" if fraction is None else f"{100 * fraction:.2f} %"
     evidence = certificate.evidence
+    trained = f"; trained for {artifact.made_by['runs_as']}" if "runs_as" in artifact.made_by else ""
     return (
         f"{artifact.path.name}: {share} of {certificate.total_macs:,} multiply-accumulates per picture ran on "
-        f"integer kernels ({evidence['runtime']}, {evidence['provider']}, {evidence['kernel_class']})"
+        f"integer kernels ({evidence['runtime']}, {evidence['provider']}, {evidence['kernel_class']}){trained}"
     )
 
 

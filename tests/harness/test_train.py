@@ -79,6 +79,8 @@ def test_a_trained_file_says_how_it_was_trained_and_what_runs(
     shown = capsys.readouterr().out
     assert "levels of 3 and 4 and 8 bits on 8-bit kernels" in shown
     assert "100.00 % of" in shown
+    assert cli.main(["inspect", str(output)]) == 0
+    assert "; trained for levels of 3 and 4 and 8 bits on 8-bit kernels" in capsys.readouterr().out.replace("\n", " ")
     trained = artifact_from_onnx(output)
     assert trained.classes == NAMES
     assert trained.preprocessing == tuple(pipeline().describe())
