@@ -255,7 +255,8 @@ def test_models_that_cannot_be_trained_are_refused_with_what_to_give(
 def test_pictures_that_are_missing_or_of_other_classes_are_refused(
     model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "no" in refusal(arguments(model, tmp_path / "nowhere", tmp_path / "out.onnx"), capsys)
+    nowhere = tmp_path / "nowhere"
+    assert f"there is no data folder {nowhere}" in refusal(arguments(model, nowhere, tmp_path / "out.onnx"), capsys)
     other = tmp_path / "other" / "zebra"
     other.mkdir(parents=True)
     (other / "0.png").write_bytes((pictures / "class0" / "0.png").read_bytes())
