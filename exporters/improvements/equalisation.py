@@ -32,7 +32,8 @@ Sizes = npt.NDArray[np.float64]
 # Operators f with f(s x) = s f(x) for s > 0, channel by channel.
 HOMOGENEOUS = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool")
 
-# What of a bias counts as a weight. Any share from 0.02 to 0.5 saves MobileNetV2 with one scale per weight; 0 does not.
+# What of a bias counts as a weight. Any share from 0.02 to 0.5 saves MobileNetV2 with one scale per weight; 0 does not:
+# seen on 60 photographs, which `benchmarks.improvements` scores too.
 BIAS_SHARE = 0.1
 
 # Chains are solved pair by pair until no channel moves by more than this, or as many times.
