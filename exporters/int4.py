@@ -18,8 +18,7 @@ import numpy as np
 import onnx
 import onnx.version_converter
 
-from engines.artifact import Artifact, sidecar_path, write_sidecar
-from engines.onnx_file import artifact_from_onnx
+from engines.artifact import Artifact, write_sidecar
 from exporters.base import ExportError, Picture
 from exporters.blocks import Codes, Grid, Method, Moments, blocks_of, encode
 from exporters.folding import folded_model
@@ -27,6 +26,7 @@ from exporters.int4_options import METHODS, ORT_CPU, TENSORRT, Int4Options, chec
 from exporters.moments import layer_moments
 from exporters.nbits import BLOCKED_IR_VERSION, BLOCKED_OPSET, CONTRIB, blocked_matmul, matmul_nbits, set_opset
 from exporters.products import Constants, Left, prune, rewrite
+from exporters.written import written_model
 
 _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "MatMulNBits", "DynamicQuantizeLinear"}
 
@@ -79,9 +79,9 @@ def int4_weights(
     _replace_products(model, weights, target, options)
     made_by = _made_by(artifact, target, options, weights)
     if options.rest == "float" or quantise_rest is None:
-        return _write(artifact, model, path, made_by)
+        return written_model(model, artifact, made_by, path)
     with tempfile.TemporaryDirectory() as folder:
-        halfway = _write(artifact, model, Path(folder) / path.name, made_by)
+        halfway = written_model(model, artifact, made_by, Path(folder) / path.name)
         finished = quantise_rest(halfway, path)
     config = {"session_config": finished.session_config} if finished.session_config else {}
     finished = replace(finished, made_by={**made_by, **config, "int8": dict(finished.made_by)})
@@ -207,21 +207,6 @@ def _replace_products(model: onnx.ModelProto, weights: _Weights, target: str, op
     prune(graph)
     if target == ORT_CPU:
         set_opset(model, CONTRIB, 1)
-
-
-def _write(artifact: Artifact, model: onnx.ModelProto, path: Path, made_by: Mapping[str, Any]) -> Artifact:
-    onnx.checker.check_model(model)
-    sidecar_path(path).unlink(missing_ok=True)
-    onnx.save(model, str(path))
-    written = replace(
-        artifact_from_onnx(path),
-        preprocessing=artifact.preprocessing,
-        classes=artifact.classes,
-        output_kind=artifact.output_kind,
-        made_by=made_by,
-    )
-    write_sidecar(written)
-    return written
 
 
 def _made_by(artifact: Artifact, target: str, options: Int4Options, weights: _Weights) -> dict[str, Any]:

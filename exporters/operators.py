@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from engines.artifact import Artifact, sidecar_path, write_sidecar
-from engines.onnx_file import artifact_from_onnx
+from engines.artifact import Artifact
 from exporters.base import ExportError
+from exporters.written import written_model
 
 Pipeline = tuple[Mapping[str, Any], ...]
 
@@ -61,23 +61,14 @@ def write_variant(artifact: Artifact, name: str, rewrite: Rewrite, path: Path) -
         raise ExportError(
             f"{artifact.path.name} does not fit together under {name}, because a later layer insists on a size: {error}"
         ) from error
-    sidecar_path(path).unlink(missing_ok=True)
-    onnx.save(model, str(path))
-    written = replace(
-        artifact_from_onnx(path),
-        preprocessing=done.preprocessing,
-        classes=artifact.classes,
-        output_kind=artifact.output_kind,
-        made_by={
-            **artifact.made_by,
-            "operator_noise": name,
-            "nodes": list(done.nodes),
-            "parent": artifact.path.name,
-            "parent_sha256": artifact.sha256,
-        },
-    )
-    write_sidecar(written)
-    return written
+    made_by = {
+        **artifact.made_by,
+        "operator_noise": name,
+        "nodes": list(done.nodes),
+        "parent": artifact.path.name,
+        "parent_sha256": artifact.sha256,
+    }
+    return written_model(model, replace(artifact, preprocessing=done.preprocessing), made_by, path)
 
 
 def ceil_mode(model: onnx.ModelProto, preprocessing: Pipeline | None) -> Rewritten:

@@ -16,9 +16,8 @@ import onnxruntime as ort
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from engines.artifact import Artifact, sidecar_path, write_sidecar
+from engines.artifact import Artifact
 from engines.macs import MAC_OPERATORS
-from engines.onnx_file import artifact_from_onnx
 from exporters.base import (
     ASYMMETRIC,
     PER_CHANNEL,
@@ -31,6 +30,7 @@ from exporters.base import (
 )
 from exporters.folding import folded_model
 from exporters.targets import Target
+from exporters.written import written_model
 
 # From 1.21 on, ONNX Runtime quantises the weights of a layer between Q/DQ pairs by itself, with one scale per tensor.
 KEEP_FLOAT = {"optimization.disable_specified_optimizers": "WeightBiasQuantization"}
@@ -61,27 +61,17 @@ def onnx_qdq(
     _float_output(model.graph)
     if target.float_sums:
         _float_sums(model.graph)
-    onnx.checker.check_model(model)
-    sidecar_path(path).unlink(missing_ok=True)
-    onnx.save(model, str(path))
-    written = replace(
-        artifact_from_onnx(path),
-        preprocessing=artifact.preprocessing,
-        classes=artifact.classes,
-        output_kind=artifact.output_kind,
-        made_by={
-            "tool": f"onnxruntime.quantization {ort.__version__}",
-            "parent_sha256": artifact.sha256,
-            "activation": f"{target.activation}, {SYMMETRIC if symmetric else ASYMMETRIC}",
-            "weight": f"{target.weight}, {quantisation.weights}",
-            "weight_bits": 7 if _seven_bits(quantisation, target) else 8,
-            "kept_float": kept,
-            **({"session_config": KEEP_FLOAT} if kept else {}),
-            **made_from(calibration, quantisation),
-        },
-    )
-    write_sidecar(written)
-    return written
+    made_by = {
+        "tool": f"onnxruntime.quantization {ort.__version__}",
+        "parent_sha256": artifact.sha256,
+        "activation": f"{target.activation}, {SYMMETRIC if symmetric else ASYMMETRIC}",
+        "weight": f"{target.weight}, {quantisation.weights}",
+        "weight_bits": 7 if _seven_bits(quantisation, target) else 8,
+        "kept_float": kept,
+        **({"session_config": KEEP_FLOAT} if kept else {}),
+        **made_from(calibration, quantisation),
+    }
+    return written_model(model, artifact, made_by, path)
 
 
 def nodes_matching(model: onnx.ModelProto, patterns: Sequence[str]) -> list[str]:
