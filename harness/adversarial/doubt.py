@@ -39,7 +39,7 @@ from harness.registry import attack_from_text, attack_needs
 from harness.report.cells import Cell, cells_from_store
 from harness.store import Store
 from noise.adversarial import GRADIENT
-from noise.adversarial.base import LINF, Budget, Labels, Pictures, levels_from_attacked
+from noise.adversarial.base import LINF, Budget, Labels, Pictures, levels_from_attacked, pictures_from_levels
 from noise.seed import generator
 
 REPEATS = 5
@@ -83,7 +83,7 @@ def subject_of(made: Plan, count: int) -> Subject:
     targets = pictures_of(made, count)
     levels = np.stack([target.levels for target in targets])
     labels = np.array([target.sample.label for target in targets], np.int64)
-    pictures = (levels / np.float32(255)).astype(np.float32)
+    pictures = pictures_from_levels(levels)
     return Subject(pictures, levels, labels, tuple(target.sample.id for target in targets))
 
 
@@ -168,7 +168,7 @@ def _of_twin(twin: Any, engine: Model, subject: Subject, base: Budget, by_sets: 
         by_epsilon[each.name] = standing(each, WHOLE_STEPS)
     by_steps = {steps: at_base if steps == WHOLE_STEPS else standing(base, steps) for steps in STEPS}
     given = (levels_from_attacked(each, subject.levels, base) for each in (_noise(subject, base), whole))
-    by_noise, by_attack = (clean & _right(engine, _given(levels), subject) for levels in given)
+    by_noise, by_attack = (clean & _right(engine, pictures_from_levels(levels), subject) for levels in given)
     return [
         check_gradients(twin.gradient_sizes(subject.pictures, subject.labels)),
         check_monotone("epsilon", by_epsilon, n),
@@ -181,10 +181,6 @@ def _of_twin(twin: Any, engine: Model, subject: Subject, base: Budget, by_sets: 
 
 def _right(model: Model, pictures: Pictures, subject: Subject) -> npt.NDArray[np.bool_]:
     return np.asarray(model.logits(pictures).argmax(axis=1) == subject.labels)
-
-
-def _given(levels: npt.NDArray[np.uint8]) -> Pictures:
-    return (levels / np.float32(255)).astype(np.float32)
 
 
 def _pgd(twin: Model, subject: Subject, budget: Budget, params: str) -> Pictures:
