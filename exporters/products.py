@@ -139,7 +139,7 @@ def _obstacle(node: onnx.NodeProto, constants: Constants, pointwise: bool) -> st
 
 
 def _product_causes(node: onnx.NodeProto, constants: Constants) -> list[tuple[bool, str]]:
-    attributes = _attributes(node)
+    attributes = attributes_of(node)
     shape = constants.shape(node.input[1]) or ()
     computed = len(node.input) > 2 and bool(node.input[2]) and not constants.is_float32(node.input[2])
     return [
@@ -150,7 +150,7 @@ def _product_causes(node: onnx.NodeProto, constants: Constants) -> list[tuple[bo
 
 
 def _conv_causes(node: onnx.NodeProto, constants: Constants, pointwise: bool) -> list[tuple[bool, str]]:
-    attributes = _attributes(node)
+    attributes = attributes_of(node)
     size = (constants.shape(node.input[1]) or ())[2:]
     padded = any(attributes.get("pads", ())) or attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
     return [
@@ -169,7 +169,7 @@ def _matmul(node: onnx.NodeProto, constants: Constants) -> list[onnx.NodeProto]:
 
 
 def _gemm(node: onnx.NodeProto, constants: Constants) -> list[onnx.NodeProto]:
-    attributes = _attributes(node)
+    attributes = attributes_of(node)
     weight = constants.floats(node.input[1]) * np.float32(attributes.get("alpha", 1.0))
     matrix = constants.add(f"{node.output[0]}_matrix", weight.T if attributes.get("transB") else weight)
     if len(node.input) < 3 or not node.input[2]:
@@ -201,7 +201,7 @@ def _conv(node: onnx.NodeProto, constants: Constants) -> list[onnx.NodeProto]:
 
 def _strided(node: onnx.NodeProto, constants: Constants) -> tuple[list[onnx.NodeProto], str]:
     """What a stride leaves out of the input, left out by a Slice: the nodes, and the name of what remains."""
-    strides = list(_attributes(node).get("strides", (1, 1)))
+    strides = list(attributes_of(node).get("strides", (1, 1)))
     if strides == [1, 1]:
         return [], node.input[0]
     output = node.output[0]
@@ -221,5 +221,6 @@ def _product_and_sum(node: onnx.NodeProto, source: str, matrix: str, bias: str, 
 _REWRITES = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv}
 
 
-def _attributes(node: onnx.NodeProto) -> Mapping[str, Any]:
+def attributes_of(node: onnx.NodeProto) -> Mapping[str, Any]:
+    """The attributes of a node by name."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import onnx
-from onnx import helper
 
 from exporters.base import Picture
 from exporters.products import Left
@@ -83,8 +82,3 @@ class Graph:
         """The one node that reads a tensor; ``None`` where several do, or the caller of the model does."""
         found = self.readers(name)
         return found[0] if len(found) == 1 and name not in self._outputs else None
-
-
-def attributes(node: onnx.NodeProto) -> Mapping[str, Any]:
-    """The attributes of a node by name."""
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import onnx
 
 from exporters.base import ExportError
-from exporters.improvements.base import Improved, Material, attributes
+from exporters.improvements.base import Improved, Material
 from exporters.improvements.qdq_layers import QdqGraph, QdqLayer, float_nodes
-from exporters.products import Left, prune
+from exporters.products import Left, attributes_of, prune
 from exporters.qdq import shown_name
 from exporters.tapped import Tapped
 
@@ -82,6 +82,6 @@ def _obstacle(layer: QdqLayer, graph: QdqGraph) -> str | None:
     """Why a layer's bias cannot be corrected, or ``None`` where it can."""
     if layer.node.op_type not in CHANNEL_AXIS:
         return f"a {layer.node.op_type} has no bias of its own to correct"
-    if attributes(layer.node).get("beta", 1.0) != 1.0 or not graph.has_own_bias(layer):
+    if attributes_of(layer.node).get("beta", 1.0) != 1.0 or not graph.has_own_bias(layer):
         return "its bias is computed, shared, or multiplied by beta"
     return None

@@ -12,8 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from exporters.blocks import Floats
-from exporters.improvements.base import attributes
-from exporters.products import Constants
+from exporters.products import Constants, attributes_of
 
 Array = npt.NDArray[Any]
 
@@ -24,7 +23,7 @@ def obstacle(node: onnx.NodeProto, constants: Constants) -> str | None:
         return f"{node.op_type} is not written as a product here"
     if any(name and not constants.is_float32(name) for name in node.input[1:]):
         return "its weights or biases are computed"
-    given = attributes(node)
+    given = attributes_of(node)
     dimensions = len(constants.shape(node.input[1]) or ())
     if node.op_type == "Conv" and (dimensions != 4 or given.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")):
         return "a convolution that is not of planes, or is padded by auto_pad"
@@ -38,14 +37,14 @@ def obstacle(node: onnx.NodeProto, constants: Constants) -> str | None:
 def rows_of(node: onnx.NodeProto, weight: Array) -> Array:
     """A weight as [groups, outputs, depth] per group."""
     if node.op_type == "Conv":
-        groups = attributes(node).get("group", 1)
+        groups = attributes_of(node).get("group", 1)
         return weight.reshape(groups, len(weight) // groups, -1)
-    return (weight if attributes(node).get("transB") else weight.T)[None]
+    return (weight if attributes_of(node).get("transB") else weight.T)[None]
 
 
 def weight_of(node: onnx.NodeProto, rows: Array, shape: tuple[int, ...]) -> Array:
     """What `rows_of` undoes: a weight of ``shape``."""
-    if node.op_type == "Conv" or attributes(node).get("transB"):
+    if node.op_type == "Conv" or attributes_of(node).get("transB"):
         return rows.reshape(shape)
     return np.ascontiguousarray(rows[0].T)
 
@@ -54,7 +53,7 @@ def columns_of(node: onnx.NodeProto, shape: tuple[int, ...], inputs: Floats) -> 
     """What a layer with a weight of ``shape`` multiplies its rows with: float32 [groups, depth, places]."""
     if node.op_type != "Conv":
         return np.ascontiguousarray(inputs.reshape(-1, inputs.shape[-1]).T)[None]
-    given = attributes(node)
+    given = attributes_of(node)
     top, left, bottom, right = given.get("pads", (0, 0, 0, 0))
     padded = np.pad(inputs, ((0, 0), (0, 0), (top, bottom), (left, right)))
     down, across = given.get("strides", (1, 1))

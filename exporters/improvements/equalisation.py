@@ -23,8 +23,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from exporters.improvements.base import Graph, Improved, Material, attributes
-from exporters.products import Constants, Left, prune
+from exporters.improvements.base import Graph, Improved, Material
+from exporters.products import Constants, Left, attributes_of, prune
 
 Factors = npt.NDArray[np.float64]
 Sizes = npt.NDArray[np.float64]
@@ -170,7 +170,7 @@ def _is_constant(node: onnx.NodeProto, constants: Constants) -> bool:
 def _grouped(node: onnx.NodeProto, constants: Constants) -> npt.NDArray[np.float64]:
     """The weights of a convolution, float64 [groups, outputs, inputs, pixels] per group."""
     weight = constants.floats(node.input[1]).astype(np.float64)
-    groups = attributes(node).get("group", 1)
+    groups = attributes_of(node).get("group", 1)
     return weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
 
 

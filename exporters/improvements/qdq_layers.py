@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 
 from engines.macs import MAC_OPERATORS
 from exporters.blocks import Floats
-from exporters.improvements.base import attributes
+from exporters.products import attributes_of
 from exporters.qdq import shown_name
 
 Integers = npt.NDArray[np.int64]
@@ -133,7 +133,11 @@ class QdqGraph:
 
     def _layer(self, node: onnx.NodeProto) -> QdqLayer | None:
         dequantise = self._makers.get(node.input[1]) if len(node.input) > 1 else None
-        if dequantise is None or dequantise.op_type != "DequantizeLinear" or attributes(dequantise).get("block_size"):
+        if (
+            dequantise is None
+            or dequantise.op_type != "DequantizeLinear"
+            or attributes_of(dequantise).get("block_size")
+        ):
             return None
         source = dequantise.input[0]
         quantise = self._makers.get(source)
@@ -145,7 +149,7 @@ class QdqGraph:
         scales = numpy_helper.to_array(self._tensors[dequantise.input[1]])
         if scales.size > 1:
             sizes = [1] * len(shape)
-            sizes[attributes(dequantise).get("axis", 1)] = scales.size
+            sizes[attributes_of(dequantise).get("axis", 1)] = scales.size
             scales = scales.reshape(sizes)
         zeros = numpy_helper.to_array(self._tensors[dequantise.input[2]]) if len(dequantise.input) > 2 else np.zeros(1)
         if zeros.min() != zeros.max():

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import onnx
 
 from exporters.base import ExportError
-from exporters.improvements.base import Graph, Improved, Material, attributes
-from exporters.products import Constants, Left, prune
+from exporters.improvements.base import Graph, Improved, Material
+from exporters.products import Constants, Left, attributes_of, prune
 from exporters.tapped import Tapped
 
 Floats = npt.NDArray[np.float32]
@@ -129,7 +129,7 @@ def _site(node: onnx.NodeProto, graph: Graph, constants: Constants) -> Site | st
 def _is_odd(product: onnx.NodeProto, constants: Constants) -> bool:
     """Whether a product is none of an activation with a constant matrix."""
     is_matrix = constants.is_float32(product.input[1]) and len(constants.shape(product.input[1]) or ()) == 2
-    return not is_matrix or bool(attributes(product).get("transA"))
+    return not is_matrix or bool(attributes_of(product).get("transA"))
 
 
 def _normalisation(
@@ -141,7 +141,7 @@ def _normalisation(
         return None
     if maker.op_type == "LayerNormalization":
         places = [place for place in (1, 2) if place < len(maker.input) and maker.input[place]]
-        fits = attributes(maker).get("axis", -1) == -1 and all(
+        fits = attributes_of(maker).get("axis", -1) == -1 and all(
             _is_vector(maker.input[each], constants) for each in places
         )
         return tuple((maker, place) for place in places) if fits else None
@@ -165,7 +165,7 @@ def _is_vector(name: str, constants: Constants) -> bool:
 def _by_input_channel(product: onnx.NodeProto, constants: Constants) -> Floats:
     """The weights of a product, float32 [inputs, outputs]."""
     weight = constants.floats(product.input[1])
-    return weight.T if attributes(product).get("transB") else weight
+    return weight.T if attributes_of(product).get("transB") else weight
 
 
 def _smooth(site: Site, by: Floats, constants: Constants) -> None:
@@ -175,5 +175,5 @@ def _smooth(site: Site, by: Floats, constants: Constants) -> None:
         node.input[place] = constants.add(f"{node.output[0]}_smoothed_{place}", values)
     for node in site.readers:
         weight = _by_input_channel(node, constants) * by[:, None]
-        stored = weight.T if attributes(node).get("transB") else weight
+        stored = weight.T if attributes_of(node).get("transB") else weight
         node.input[1] = constants.add(f"{node.output[0]}_smoothed_weight", stored)

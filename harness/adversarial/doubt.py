@@ -40,6 +40,7 @@ from harness.report.cells import Cell, cells_from_store
 from harness.store import Store
 from noise.adversarial import GRADIENT
 from noise.adversarial.base import LINF, Budget, Labels, Pictures, levels_from_attacked, pictures_from_levels
+from noise.adversarial.query.random_noise import noisy
 from noise.seed import generator
 
 REPEATS = 5
@@ -192,10 +193,12 @@ def _pgd(twin: Model, subject: Subject, budget: Budget, params: str) -> Pictures
 
 
 def _noise(subject: Subject, budget: Budget) -> Pictures:
-    """Every value moved by epsilon, up or down by chance: the largest random noise of the budget."""
-    signs = [generator(0, "noise", each).integers(0, 2, subject.pictures.shape[1:]) * 2 - 1 for each in subject.ids]
-    moved = subject.pictures + np.float32(budget.epsilon) * np.stack(signs)
-    return np.clip(moved, 0, 1).astype(np.float32)
+    """Random noise as large as the budget allows."""
+    drawn = [
+        noisy(picture, generator(0, "noise", each), budget)
+        for picture, each in zip(subject.pictures, subject.ids, strict=True)
+    ]
+    return np.stack(drawn)
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,11 @@ def random_noise(budget: Budget, *, queries: int = 2) -> QueryAttack:
 def _search(original: Pictures, start: Pictures | None, rng: np.random.Generator, *, budget: Budget) -> Search:
     if start is not None:
         yield [start]
-    yield (_noisy(original, rng, budget) for _ in count())
+    yield (noisy(original, rng, budget) for _ in count())
 
 
-def _noisy(original: Pictures, rng: np.random.Generator, budget: Budget) -> Pictures:
+def noisy(original: Pictures, rng: np.random.Generator, budget: Budget) -> Pictures:
+    """One draw for a picture, float32 [3, H, W]."""
     noise = _draw(rng, budget.norm, original.shape)
     noise *= np.float32(budget.epsilon / budget.distance(noise[None], np.zeros_like(noise)[None])[0])
     return np.asarray(np.clip(original + noise, 0, 1))
