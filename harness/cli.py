@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
     try:
         command: Command = options.command
-        return command(options, console)
+        code = command(options, console)
+        sys.stdout.flush()  # here, where a reader that is gone is known, and not when Python ends
+        return code
     except KeyboardInterrupt:
         kept = "everything measured is kept, and the same command continues"
         print(f"interrupted; {kept if options.resumes else 'the same command begins again'}", file=sys.stderr)

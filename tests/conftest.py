@@ -8,12 +8,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from engines.base import EngineUnavailable
 from harness.registry import STEP_TABLE
 from noise import STEPS
 from noise.base import MissingData, Unavailable
 from noise.corruptions import overlays
+
+# The machines that test are shared: no test fails for the time that it takes.
+settings.register_profile("without a clock", deadline=None)
+settings.load_profile("without a clock")
 
 REQUIREMENTS = (
     "data",
