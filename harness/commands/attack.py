@@ -11,6 +11,7 @@ from rich.console import Console
 
 from harness.adversarial.session import DEFAULT_BUDGETS, PICTURES, Request, attack
 from harness.commands.options import add_recipe, add_speed, names, recipe_from_options, speed_from_options
+from harness.errors import HarnessError
 from harness.progress import Progress
 from harness.report.adversarial import terminal_attack, write_attack
 from harness.store import Store
@@ -71,6 +72,8 @@ def attack_texts(text: str) -> tuple[str, ...]:
 
 
 def _attack(options: argparse.Namespace, console: Console) -> int:
+    if options.noise or options.adversarial:
+        raise HarnessError("an attack begins at clean pictures: leave --noise and --adversarial to qharness run")
     budgets = None if options.budgets is None else tuple(map(budget_from_text, options.budgets))
     request = Request(options.attacks, budgets, options.sources, options.surrogates, options.doubt)
     out = Path(options.output)

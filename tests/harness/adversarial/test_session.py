@@ -219,6 +219,7 @@ def test_the_command_goes_on_where_it_was_and_says_where_the_report_is(
         (["--attacks", "square+pgd"], "goes on from an attack by gradients with one by queries"),
         (["--attacks", "spsa", "--budgets", "l2:0.5"], "In l2 there are"),
         (["--sources", "twins"], "did you mean 'twin'"),
+        (["--noise", "fog:3"], "an attack begins at clean pictures"),
     ],
 )
 def test_what_cannot_be_attacked_is_said_in_one_message(
